@@ -1,0 +1,59 @@
+"""Section `split`: the rule that gives each row its part."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipelines.params import Section
+
+Part = Literal["train", "valid", "calib", "holdout"]
+
+
+class Shares(Section):
+    """Share of each part; they sum to one."""
+
+    train: float = Field(default=0.60, gt=0, lt=1)
+    valid: float = Field(default=0.10, gt=0, lt=1)
+    calib: float = Field(default=0.15, gt=0, lt=1)
+    holdout: float = Field(default=0.15, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        total = self.train + self.valid + self.calib + self.holdout
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares must sum to 1, however: they sum to {total:g}. Change one of them.")
+        return self
+
+
+class Dates(Section):
+    """First date (ISO 8601) of valid, calib and holdout in the column with the role time; earlier rows train, later ones hold out."""
+
+    valid_from: str
+    calib_from: str
+    holdout_from: str
+
+
+class Declared(Section):
+    """A column that declares parts; the value "rest" spreads rows over train, valid and calib by hash."""
+
+    name: str
+    parts: dict[str, Literal["train", "valid", "calib", "holdout", "rest"]]
+
+
+class Split(Section):
+    """How rows are assigned: by a stable hash, by absolute dates, or by a declared column."""
+
+    by: Literal["hash", "time", "column"] = "hash"
+    salt: str = "1"
+    columns: tuple[str, ...] = ()
+    shares: Shares = Shares()
+    time: Dates | None = None
+    column: Declared | None = None
+    min_rows_per_class: int = Field(default=5, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for rule, needed in (("time", self.time), ("column", self.column)):
+            if self.by == rule and needed is None:
+                raise ValueError(f"split.by: {rule} must come with split.{rule}, however: it is missing. Add it, or use by: hash.")
+        return self

@@ -1,0 +1,34 @@
+"""Section `train`: network, loss and optimiser. There is no place for costs here, by design."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipelines.params import Section
+
+
+class Network(Section):
+    """TabM: `k` members that share a backbone of `blocks` layers of `width` units."""
+
+    k: int = Field(default=16, ge=1, le=256)
+    blocks: int = Field(default=2, ge=1, le=16)
+    width: int = Field(default=128, ge=4, le=4096)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    number_embedding: int = Field(default=16, ge=2, le=256)
+    frequencies: int = Field(default=24, ge=1, le=512)
+    frequency_scale: float = Field(default=0.1, gt=0)
+
+
+class Train(Section):
+    """A symmetric proper loss, early stopping on valid log loss, the best checkpoint."""
+
+    seed: int = Field(default=0, ge=0)
+    loss: Literal["cross_entropy", "brier", "cross_entropy+brier"] = "cross_entropy"
+    network: Network = Network()
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    weight_decay: float = Field(default=3e-3, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    max_epochs: int = Field(default=100, ge=1)
+    patience: int = Field(default=12, ge=1)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -1,0 +1,116 @@
+"""Files of the workspace: where each stage writes, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ExpostError, must
+
+DATA = Path("data")
+
+
+def stage_path(stage: str, *names: str) -> Path:
+    """Path of a file that `stage` wrote, relative to the workspace, which is the current directory."""
+    return DATA.joinpath(stage, *names)
+
+
+def need(path: Path) -> Path:
+    """Return `path`, or raise ExpostError naming the stage that writes it where it is absent."""
+    if not path.exists():
+        raise must(f"{path} must exist", "it is missing", "Run `dvc repro` (or `expost retrain`) from the workspace's root.")
+    return path
+
+
+@contextmanager
+def stage_folder(stage: str) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes `data/<stage>` when the block ends without an error.
+
+    On an error the old folder stands as it was and the temporary one is removed.
+    """
+    final, temporary, old = DATA / stage, DATA / f".{stage}.writing", DATA / f".{stage}.old"
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if final.exists():
+            final.rename(old)
+        temporary.rename(final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.writing")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with sorted keys; NaN and infinities become null, so a reader sees them as missing."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, without importing numpy
+        return _finite(value.tolist())
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises ExpostError where the file is missing or is not JSON with finite numbers."""
+    try:
+        return json.loads(need(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise must(f"{path} must be JSON", str(error), "Restore the file, or delete it and run the stage that writes it again.") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; an ExpostError is printed as one message on stderr and ends the process with code 1."""
+    try:
+        main()
+    except ExpostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing half-written was left, the next run goes on", file=sys.stderr)
+        raise SystemExit(1) from None
