@@ -35,12 +35,12 @@ def mean_interval(
     best: float,
     two_sided: bool = True,
 ) -> Interval:
-    """Bounds of the mean of bounded `values` `(n,)`: a t-bound with one pseudo-row added, at `worst` for the low bound, at `best` for the high one.
+    """Bounds of the mean of bounded `values` `(n,)`: t-bounds with one pseudo-row added, at `worst` for the low, at `best` for the high one.
 
     A plain t or percentile bound never sees a rare, costly error that happens to be absent from the sample; the pseudo-row stands for it.
-    With `groups` `(n,)` the variance is cluster-robust, the degrees of freedom count clusters and the pseudo-row becomes a cluster of mean size.
-    With `two_sided` each bound misses with probability (1 - confidence) / 2, else each misses with 1 - confidence. Bounds lie in [worst, best];
-    without rows they are [worst, best] around a NaN. Raises ExpostError where a value lies outside [worst, best].
+    With `groups` `(n,)` the variance is cluster-robust, the degrees of freedom count clusters and the pseudo-row becomes a cluster of mean
+    size. With `two_sided` each bound misses with probability (1 - confidence) / 2, else each misses with 1 - confidence. Bounds lie in
+    [worst, best]; without rows they are [worst, best] around a NaN. Raises ExpostError where a value lies outside [worst, best].
     """
     array = _checked(values, worst, best)
     miss = (1 - confidence) / 2 if two_sided else 1 - confidence
@@ -60,7 +60,7 @@ def mean_interval(
 
 
 def p_value_above(values: ArrayLike, null: float = 0.0, *, groups: ArrayLike | None = None, worst: float, best: float) -> float:
-    """One-sided p-value of "the mean is at most `null`", the inversion of `mean_interval`: below alpha exactly where its low bound exceeds `null`.
+    """One-sided p-value of "the mean is at most `null`": below alpha exactly where the low bound of `mean_interval` exceeds `null`.
 
     1 without rows, NaN where a value is NaN. Raises ExpostError where a value lies outside [worst, best].
     """
@@ -78,13 +78,13 @@ def p_value_above(values: ArrayLike, null: float = 0.0, *, groups: ArrayLike | N
 def augmented_moments(values: Floats, pseudo: float, groups: ArrayLike | None = None) -> tuple[float, float, int]:
     """Mean, its standard error and degrees of freedom after the pseudo-row joined finite `values` `(n,)`, n >= 1.
 
-    Clustered: sandwich variance G/(G-1) * sum of squared cluster sums of residuals / weight^2 with G clusters, the pseudo-cluster among them.
+    Clustered: sandwich variance G/(G-1) * sum of squared cluster sums of residuals / rows^2, G clusters with the pseudo-cluster.
     """
-    if groups is None:
-        sums, sizes = values, np.ones(values.size)
-    else:
+    sums: Floats = values
+    sizes: Floats = np.ones(values.size)
+    if groups is not None:
         codes = np.unique(np.asarray(groups), return_inverse=True)[1]
-        sums, sizes = np.bincount(codes, weights=values), np.bincount(codes).astype(np.float64)
+        sums, sizes = np.bincount(codes, weights=values).astype(np.float64), np.bincount(codes).astype(np.float64)
     weight = float(sizes.mean())  # 1 where rows are independent
     sums, sizes = np.append(sums, weight * pseudo), np.append(sizes, weight)
     total, clusters = float(sizes.sum()), sizes.size
@@ -106,8 +106,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Percentile bootstrap of a statistic that is not a mean, for display only; whole groups are drawn where given.
 
-    `statistic` maps weights `(b, rows)`, how often each row was drawn, to b values; resamples where it is NaN (no positive drawn) are left out.
-    The estimate is the statistic at weights of one. All NaN where no resample gave a number.
+    `statistic` maps weights `(b, rows)`, how often each row was drawn, to b values; resamples where it is NaN (no positive drawn) are
+    left out. The estimate is the statistic at weights of one. All NaN where that is no number.
     """
     estimate = float(statistic(np.ones((1, max(rows, 1))))[0]) if rows else math.nan
     if not math.isfinite(estimate):
