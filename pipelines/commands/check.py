@@ -1,0 +1,81 @@
+"""Check the whole of `params.yaml` before anything runs: `python -m pipelines.commands.check`."""
+
+from __future__ import annotations
+
+import difflib
+
+from pipelines.errors import ExpostError
+from pipelines.params import ASYMMETRIC, Section, parse, read_params
+from pipelines.params.calibrate import Calibrate
+from pipelines.params.decide import Decide
+from pipelines.params.evaluate import Evaluate
+from pipelines.params.gate import Gate
+from pipelines.params.ingest import Ingest
+from pipelines.params.registry import Registry
+from pipelines.params.split import Split
+from pipelines.params.train import Train
+from pipelines.params.utility import Utility
+from pipelines.params.validate import Validate
+from pipelines.store import run_stage
+
+SECTIONS: tuple[type[Section], ...] = (Ingest, Validate, Split, Train, Calibrate, Decide, Utility, Evaluate, Gate, Registry)
+
+
+def check_params() -> None:
+    """Check every section and what must agree between sections; raises ExpostError that lists all the rules broken."""
+    values = read_params()
+    models = {model.__name__.lower(): model for model in SECTIONS}
+    faults = [_unknown_section(name, list(models)) for name in values if name not in models]
+    sections: dict[str, Section] = {}
+    for name, model in models.items():
+        try:
+            sections[name] = parse(model, {} if values.get(name) is None else values[name], name)
+        except ExpostError as error:
+            faults.append(str(error))
+    faults += _disagreements(sections)
+    if faults:
+        raise ExpostError("\n".join(faults))
+
+
+def _unknown_section(name: object, known: list[str]) -> str:
+    if str(name) in ASYMMETRIC:
+        return f"params.yaml: section {name} is refused: training must be symmetric. Put the costs under utility.matrix (docs/why.md)."
+    close = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"params.yaml must have known sections, however: {name!r} is unknown; {hint}Known sections: {', '.join(known)}."
+
+
+def _disagreements(sections: dict[str, Section]) -> list[str]:
+    faults: list[str] = []
+    ingest, split, utility = sections.get("ingest"), sections.get("split"), sections.get("utility")
+    validate = sections.get("validate")
+    if isinstance(ingest, Ingest) and isinstance(utility, Utility):
+        try:
+            utility.array(ingest.classes)
+        except ExpostError as error:
+            faults.append(str(error))
+    if isinstance(ingest, Ingest) and isinstance(split, Split):
+        faults += _split_columns(ingest, split)
+    if isinstance(ingest, Ingest) and isinstance(validate, Validate):
+        faults += [
+            f"validate.allow_separating must name features, however: {name!r} is none. Remove it, or give the column the role feature."
+            for name in validate.allow_separating
+            if name not in ingest.features
+        ]
+    return faults
+
+
+def _split_columns(ingest: Ingest, split: Split) -> list[str]:
+    faults = []
+    for name in split.columns:
+        if name == ingest.target:
+            faults.append(f"split.columns must not hold the target, however: it holds {name!r}. Remove it: parts may not depend on the outcome.")
+        elif name not in ingest.columns or ingest.columns[name].role == "ignored":
+            faults.append(f"split.columns must name columns with a role, however: {name!r} has none. Remove it, or add it under ingest.columns.")
+    if split.by == "time" and not any(column.role == "time" for column in ingest.columns.values()):
+        faults.append("split.by: time must have a column with the role time, however: none has. Give one that role under ingest.columns.")
+    return faults
+
+
+if __name__ == "__main__":
+    run_stage(check_params)
