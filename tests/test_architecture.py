@@ -104,6 +104,7 @@ def test_imports_run_one_way(path: str) -> None:
         assert not tops & {"torch", "polars", "pandas", "onnxruntime", "matplotlib"}
     if path.startswith("flows/"):
         assert not tops & {"numpy", "pandas", "torch", "polars"}
+    assert not tops & {"pickle", "joblib", "cloudpickle", "dill", "shelve", "marshal"}, "nothing is pickled"
     stage = path.removeprefix("pipelines/").removesuffix(".py")
     if stage in STAGES:
         assert not {name for name in names if name.removeprefix("pipelines.") in STAGES and name.startswith("pipelines.")}
