@@ -1,0 +1,266 @@
+"""The bundle that ships: verified before anything in it is used, then encode, score, calibrate, decide. No torch, no pickle."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines import store
+from pipelines.core import calibration, encode, policy
+from pipelines.errors import ExpostError, must
+from pipelines.scoring import Network, Scores
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = ("model.onnx", "preprocessing.json")
+POLICY = ("calibrator.json", "policy.json")
+FILES = (*WEIGHTS, *POLICY, "schema.json")
+#: Largest size in bytes that is read: a network, or anything else.
+LARGEST = {"model.onnx": 1 << 30}
+LARGEST_JSON = 1 << 26
+REMEDY = "Do not use this bundle; package it again with `dvc repro package`, or fetch it again."
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The network's inputs (n, F) float32 and (n, C) int64, and per column the number of rows with a value unseen in train."""
+
+    numbers: NDArray[np.float32]
+    categories: NDArray[np.int64]
+    unseen: dict[str, int]
+
+    def __iter__(self) -> Any:
+        """Unpack as (numbers, categories, unseen)."""
+        return iter((self.numbers, self.categories, self.unseen))
+
+
+def _joined(digests: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return hashlib.sha256("".join(digests[name] for name in names).encode()).hexdigest()
+
+
+def describe(digests: Mapping[str, str]) -> dict[str, Any]:
+    """The manifest of files with these SHA-256 digests."""
+    lines = "\n".join(f"{name}:{digests[name]}" for name in sorted(digests))
+    return {
+        "format": FORMAT,
+        "files": dict(sorted(digests.items())),
+        "weights_sha256": _joined(digests, WEIGHTS),
+        "policy_sha256": _joined(digests, POLICY),
+        "bundle_sha256": hashlib.sha256(lines.encode()).hexdigest(),
+    }
+
+
+def write_manifest(folder: Path) -> dict[str, Any]:
+    """Write `manifest.json` over the bundle's files in `folder` and return it; raises ExpostError where one is missing."""
+    manifest = describe({name: store.sha256(store.need(folder / name)) for name in FILES})
+    store.write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _read(path: Path) -> bytes:
+    """Bytes of a plain file of bounded size; links and special files are refused."""
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):
+        raise must(f"{path} must be a plain file", "it is a link or something else", REMEDY)
+    largest = LARGEST.get(path.name, LARGEST_JSON)
+    if info.st_size > largest:
+        raise must(f"{path} must hold at most {largest} bytes", f"it holds {info.st_size}", REMEDY)
+    return path.read_bytes()
+
+
+def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Manifest and contents of exactly the listed files; what is checked here is what is used, nothing is read twice."""
+    if not folder.is_dir():
+        raise must(
+            f"{folder} must be a bundle's folder",
+            "there is none",
+            "Train and promote a model with `expost retrain`, or name another version.",
+        )
+    present, expected = {path.name for path in folder.iterdir()}, {*FILES, MANIFEST}
+    if present != expected:
+        wrong = ", ".join(
+            [*(f"{name} is missing" for name in sorted(expected - present)), *(f"{name} is extra" for name in sorted(present - expected))]
+        )
+        raise must(f"{folder} must hold exactly the files of a bundle", wrong, REMEDY)
+    contents = {name: _read(folder / name) for name in FILES}
+    manifest = _json(_read(folder / MANIFEST), folder / MANIFEST)
+    for name, content in contents.items():
+        listed = manifest.get("files", {}).get(name) if isinstance(manifest.get("files"), dict) else None
+        if listed != hashlib.sha256(content).hexdigest():
+            raise must(f"{folder / name} must have the SHA-256 that {MANIFEST} lists", f"they differ ({str(listed)[:12]}...)", REMEDY)
+    if manifest != describe(manifest["files"]):
+        raise must(f"{folder / MANIFEST} must be the manifest of these files", "its format, file list or joint digests differ", REMEDY)
+    return manifest, contents
+
+
+def _json(content: bytes, path: Path) -> dict[str, Any]:
+    def refuse(text: str) -> float:
+        raise ValueError(f"{text} is not a finite number")
+
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise must(f"{path} must be JSON", str(error) or "it is nested too deep", REMEDY) from error
+    if not isinstance(value, dict):
+        raise must(f"{path} must hold a JSON object", f"it holds a {type(value).__name__}", REMEDY)
+    return value
+
+
+class Bundle:
+    """A verified bundle: `encode` a table, `score` it, `probabilities` from logits, `actions` from probabilities."""
+
+    def __init__(self, manifest: dict[str, Any], contents: dict[str, bytes], folder: Path) -> None:
+        self.manifest = manifest
+        self.preprocessing, self.calibrator, self.policy, self.schema = (
+            _json(contents[name], folder / name) for name in ("preprocessing.json", "calibrator.json", "policy.json", "schema.json")
+        )
+        self._model = contents["model.onnx"]
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Bundle:
+        """Read a folder; raises ExpostError where a file is missing, extra, too large, a link, or has another digest than its manifest's."""
+        folder = Path(folder)
+        return cls(*_verified(folder), folder)
+
+    @property
+    def classes(self) -> list[str]:
+        """The K class names, in the order of the probabilities' columns."""
+        return list(self.schema["classes"])
+
+    @property
+    def actions_named(self) -> list[str]:
+        """The A action names, in the order of the policy's action numbers."""
+        return list(self.policy["actions"])
+
+    @property
+    def utility(self) -> NDArray[np.float64]:
+        """The utility matrix (K, A) that the policy was made for."""
+        return np.asarray(self.policy["utility"], dtype=np.float64)
+
+    @cached_property
+    def network(self) -> Network:
+        """The network, loaded at first use."""
+        return Network(self._model)
+
+    def encode(self, frame: pl.DataFrame) -> Encoded:
+        """Raw columns of `frame` to the network's inputs; other columns, the target among them, are not looked at.
+
+        Raises ExpostError where a feature column is missing or a value cannot be read as the column's kind.
+        """
+        numbers: dict[str, NDArray[np.float64]] = {}
+        codes: dict[str, NDArray[np.integer[Any]]] = {}
+        vocabularies: dict[str, list[str]] = {}
+        missing: dict[str, NDArray[np.bool_]] = {}
+        for column in self._features(frame):
+            name, series = column["name"], typed(frame[column["name"]], column["kind"])
+            if column["kind"] in ("number", "date"):
+                numbers[name] = series.to_numpy().astype(np.float64)
+            else:
+                vocabularies[name] = series.drop_nulls().unique().sort().to_list()
+                codes[name], missing[name] = _codes(series, vocabularies[name]), series.is_null().to_numpy()
+        inputs = encode.transform(self.preprocessing, numbers, codes, vocabularies)
+        return Encoded(*inputs, encode.unseen_counts(self.preprocessing, inputs[1], missing))
+
+    def _features(self, frame: pl.DataFrame) -> list[dict[str, Any]]:
+        """The schema's columns; raises ExpostError naming those that `frame` lacks and the names nearest to them."""
+        columns: list[dict[str, Any]] = self.schema["columns"]
+        absent = [column["name"] for column in columns if column["name"] not in frame.columns]
+        if absent:
+            hints = [_nearest(name, frame.columns) for name in absent]
+            raise must(
+                "the input must have every feature column of the model",
+                "; ".join(f"{name} is missing{hint}" for name, hint in zip(absent, hints, strict=True)),
+                "Add the columns or mend their names; empty values are allowed.",
+            )
+        return columns
+
+    def score(self, numbers: NDArray[np.float32], categories: NDArray[np.int64]) -> Scores:
+        """Logits and embedding of encoded rows, in batches."""
+        return self.network(numbers, categories)
+
+    def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64]:
+        """Calibrated probabilities (n, K) of logits (n, K)."""
+        return calibration.apply(self.calibrator, logits)
+
+    def actions(self, probability: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Action numbers (n,) of calibrated probabilities (n, K)."""
+        return policy.apply(self.policy, probability)
+
+
+def typed(series: pl.Series, kind: str) -> pl.Series:
+    """Normalise one column as ingest does: text is NFC and stripped, "" is null; numbers and days as Float64, the rest as String."""
+    import polars as pl
+
+    text = series.cast(pl.String).str.normalize("NFC").str.strip_chars()
+    text = text.set(text == "", None)
+    if kind == "number":
+        values = series.cast(pl.Float64) if series.dtype.is_numeric() else text.cast(pl.Float64, strict=False)
+        _refuse(series, values.is_null() & text.is_not_null(), "numbers")
+        return values.fill_nan(None)
+    if kind == "date":
+        values = series if series.dtype.is_temporal() else text.str.to_datetime(strict=False)
+        _refuse(series, values.is_null() & text.is_not_null(), "dates (ISO 8601)")
+        return values.cast(pl.Datetime("us")).cast(pl.Int64).cast(pl.Float64) / 86_400_000_000
+    return text.str.to_lowercase() if kind == "boolean" else text
+
+
+def _refuse(series: pl.Series, bad: pl.Series, what: str) -> None:
+    if bad.any():
+        rows = bad.arg_true().head(3).to_list()
+        raise must(
+            f"column {series.name} must hold {what}", f"row {rows[0]} holds {series[rows[0]]!r} ({bad.sum()} such rows)", "Mend the values."
+        )
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=2)
+    return f" (nearest: {', '.join(close)})" if close else ""
+
+
+def _codes(series: pl.Series, vocabulary: list[str]) -> NDArray[np.integer[Any]]:
+    """Codes (n,) of strings into a vocabulary that holds all of them, -1 for null."""
+    import polars as pl
+
+    if not vocabulary:
+        return np.full(len(series), -1, dtype=np.int64)
+    codes = series.replace_strict(vocabulary, list(range(len(vocabulary))), default=-1, return_dtype=pl.Int64)
+    return codes.fill_null(-1).to_numpy()
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m pipelines.bundle BUNDLE TABLE ROWS OUT`: score rows of a Parquet table into OUT/{logits,probabilities,actions}.npy.
+
+    A fresh process of this is the proof that a bundle scores as the pipeline did.
+    """
+    import polars as pl
+
+    if len(arguments) != 4:
+        raise ExpostError("usage: python -m pipelines.bundle BUNDLE TABLE ROWS OUT")
+    folder, table, rows, out = map(Path, arguments)
+    bundle = Bundle.load(folder)
+    encoded = bundle.encode(pl.read_parquet(table)[np.load(rows, allow_pickle=False)])
+    logits = bundle.score(encoded.numbers, encoded.categories).logits
+    probability = bundle.probabilities(logits)
+    heavy = sorted({"torch", "lightning", "prefect", "mlflow", "sklearn"} & set(sys.modules))
+    if {"torch", "prefect", "mlflow"} & set(heavy):
+        raise must("scoring must not import torch, prefect or mlflow", ", ".join(heavy), "Keep these imports out of bundle.py and core.")
+    for name, values in (("logits", logits), ("probabilities", probability), ("actions", bundle.actions(probability))):
+        np.save(out / f"{name}.npy", values)
+
+
+if __name__ == "__main__":
+    store.run_stage(lambda: main(sys.argv[1:]))
