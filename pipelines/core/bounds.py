@@ -35,7 +35,7 @@ def mean_interval(
     best: float,
     two_sided: bool = True,
 ) -> Interval:
-    """Bounds of the mean of bounded `values` `(n,)`: t-bounds with one pseudo-row added, at `worst` for the low, at `best` for the high one.
+    """Bounds of the mean of bounded `values` `(n,)`: t-bounds with a pseudo-row added, `worst` for the low, `best` for the high bound.
 
     A plain t or percentile bound never sees a rare, costly error that happens to be absent from the sample; the pseudo-row stands for it.
     With `groups` `(n,)` the variance is cluster-robust, the degrees of freedom count clusters and the pseudo-row becomes a cluster of mean

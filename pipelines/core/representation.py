@@ -1,0 +1,108 @@
+"""How much a frozen embedding says about the class: a fresh symmetric probe, neighbours, and the spread of its dimensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Strengths of the probe's L2 penalty that cross-validation chooses from (scikit-learn's C, larger is weaker), after standardising.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Result of the linear probe: `bits` `(n,)` per scored row and the chosen strength, or why it could not be computed."""
+
+    bits: Floats
+    strength: float
+    unavailable: str | None = None
+
+
+def class_prior(labels: Ints, classes: int) -> Floats:
+    """Class frequencies `(K,)` with half a row added to each class, so that an absent class keeps a finite surprise."""
+    counts = np.bincount(labels, minlength=classes) + 0.5
+    return np.asarray(counts / counts.sum())
+
+
+def v_information(fit: Floats, fit_labels: Ints, score: Floats, labels: Ints, classes: int, *, seed: int = 0) -> Probe:
+    """V-information per row in bits: log2 of the probe's probability of the true class minus log2 of its prior.
+
+    A logistic regression on embeddings `fit` `(m, D)`, standardised with their moments, its L2 strength chosen by cross-validated log
+    loss, is scored on `score` `(n, D)`; prior and probe come from the same m rows (Xu et al. 2020, arXiv 2002.10689; pointwise form:
+    Ethayarajh et al. 2022). Positive: the embedding tells something. Not computable, with the reason, where a class has too few rows to
+    fit a probe; NaN where an embedding holds a NaN.
+    """
+    counts = np.bincount(fit_labels, minlength=classes)
+    if counts.min() < 2:
+        k = int(counts.argmin())
+        return Probe(np.full(labels.size, np.nan), np.nan, f"class {k} has {counts[k]} rows to fit the probe on and it needs 2")
+    if not (np.isfinite(fit).all() and np.isfinite(score).all()):
+        return Probe(np.full(labels.size, np.nan), np.nan)
+    mean, scale = fit.mean(axis=0), fit.std(axis=0)
+    scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(mean)), scale, np.inf)  # a constant dimension tells nothing
+    probability, strength = _probe((fit - mean) / scale, fit_labels, (score - mean) / scale, int(min(FOLDS, counts.min())), seed)
+    prior = class_prior(fit_labels, classes)
+    chosen = np.maximum(probability[np.arange(labels.size), labels], 1e-15)
+    return Probe(np.log2(chosen) - np.log2(prior[labels]), strength)
+
+
+def _probe(fit: Floats, fit_labels: Ints, score: Floats, folds: int, seed: int) -> tuple[Floats, float]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    # Rows enter in an order of their own values, so that the folds, and with them the result, do not depend on the table's order.
+    order = np.lexsort((*fit.T[::-1], fit_labels))
+    fit, fit_labels = fit[order], fit_labels[order]
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(fit, fit_labels))
+    losses = []
+    for strength in STRENGTHS:
+        loss = 0.0
+        for train, test in splits:
+            model = LogisticRegression(C=strength, max_iter=500).fit(fit[train], fit_labels[train])
+            loss -= float(model.predict_log_proba(fit[test])[np.arange(test.size), fit_labels[test]].sum())
+        losses.append(loss)
+    best = STRENGTHS[int(np.argmin(losses))]
+    model = LogisticRegression(C=best, max_iter=500).fit(fit, fit_labels)
+    return (np.asarray(model.predict_proba(score)) if score.size else np.empty((0, fit_labels.max() + 1))), best
+
+
+def neighbours_probability(fit: Floats, fit_labels: Ints, score: Floats, classes: int, *, neighbours: int) -> Floats:
+    """Class probabilities `(n, K)` by vote of the cosine-nearest `neighbours` of m fitted rows; the class prior is one vote more."""
+    prior = class_prior(fit_labels, classes)
+    count = min(neighbours, fit_labels.size)
+    if count == 0 or not (np.isfinite(fit).all() and np.isfinite(score).all()):
+        return np.full((score.shape[0], classes), np.nan)
+    mean = fit.mean(axis=0)
+    base, one_hot = _unit(fit - mean), np.eye(classes)[fit_labels]
+    votes = np.empty((score.shape[0], classes))
+    for start in range(0, score.shape[0], 2048):
+        similarity = _unit(score[start : start + 2048] - mean) @ base.T
+        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        votes[start : start + 2048] = one_hot[nearest].sum(axis=1)
+    return np.asarray((votes + prior) / (count + 1))
+
+
+def effective_rank(embedding: Floats) -> float:
+    """exp(entropy of the normalised singular values) of centred embeddings `(n, D)` (Roy and Vetterli 2007): between 1 and min(n, D).
+
+    It is shown, never gated: a good binary network's embedding tends to rank one.
+    """
+    if embedding.size == 0 or not np.isfinite(embedding).all():
+        return float("nan")
+    centred = embedding - embedding.mean(axis=0)
+    values = np.sqrt(np.maximum(np.linalg.eigvalsh(centred.T @ centred), 0.0))
+    if values.sum() <= 0:
+        return 1.0
+    share = values[values > 1e-12 * values.max()] / values.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def _unit(rows: Floats) -> Floats:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(norms > 0, norms, 1.0))
