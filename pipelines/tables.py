@@ -1,0 +1,320 @@
+"""Tables: read from wherever they stand, and given the types that params.yaml declares; shared by ingest, init, predict and the bundle."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import tempfile
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from pipelines.errors import ExpostError, must
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: Suffixes that are read in a folder; other files (a README, Spark's _SUCCESS) stand beside tables and are passed over.
+PARQUET = (".parquet", ".pq")
+DELIMITED = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
+
+#: Stands for the Wisconsin diagnostic breast-cancer table (569 biopsies, 30 measurements) that scikit-learn ships.
+BUILT_IN = "sklearn:breast_cancer"
+
+_TRUE, _FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
+_RESTORE = "Check the file, and ingest.source in params.yaml."
+
+
+def read_table(path: str | Path, text: Collection[str] = ()) -> pl.DataFrame:
+    """Read a CSV, TSV or Parquet file, a folder or glob of parts, a URL that fsspec opens, or `sklearn:breast_cancer`.
+
+    CSV types are inferred over the whole file, except that the columns in `text` stay as written ("007"); empty fields are
+    null. Column names are NFC-normalised and stripped. Parts must have the same columns; they follow each other in the order
+    of their names. Raises ExpostError where nothing is there, a file is unreadable or truncated, or two columns have one name.
+    """
+    with located(str(path)) as files:
+        return read_files(list(files.values()), text)
+
+
+def read_files(files: Sequence[Path], text: Collection[str] = ()) -> pl.DataFrame:
+    """Read local files as one table, as `read_table` does."""
+    import polars as pl
+
+    parts = [_read_file(file, text) for file in files]
+    for file, part in zip(files[1:], parts[1:], strict=True):
+        if set(part.columns) != set(parts[0].columns):
+            odd = sorted(set(part.columns) ^ set(parts[0].columns))
+            raise must("all parts of a table must have the same columns", f"{file.name} and {files[0].name} differ in {odd[:5]}", _RESTORE)
+    mixed = [name for name in parts[0].columns if _is_mixed([part.schema[name] for part in parts])]
+    if mixed:  # numbers in one part, text in another: all of it is text, as one file would have been read
+        parts = [_read_file(file, {*text, *mixed}).with_columns(pl.col(mixed).cast(pl.String)) for file in files]
+    return pl.concat([part.select(parts[0].columns) for part in parts], how="vertical_relaxed", rechunk=True)
+
+
+def _is_mixed(types: Sequence[Any]) -> bool:
+    """Whether the parts' types of a column differ by more than the width of a number."""
+    import polars as pl
+
+    kinds = {"number" if kind.is_numeric() else str(kind) for kind in types if kind != pl.Null}
+    return len(kinds) > 1
+
+
+@contextmanager
+def located(source: str) -> Iterator[dict[str, Path]]:
+    """Yield the source's files as relative name -> local path, in the order of the names; remote ones are local until the block ends."""
+    if source == BUILT_IN:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "breast_cancer.csv"
+            _write_breast_cancer(file)
+            yield {file.name: file}
+    elif "://" in source:
+        with tempfile.TemporaryDirectory() as folder:
+            yield _download(source, Path(folder))
+    else:
+        yield _local(source)
+
+
+def _local(source: str) -> dict[str, Path]:
+    path = Path(source).expanduser()
+    if path.is_file():
+        return {path.name: path}
+    if path.is_dir():
+        root, found = path, sorted(path.rglob("*"))
+    else:
+        parts = path.parts
+        fixed = next((i for i, part in enumerate(parts) if any(mark in part for mark in "*?[")), None)
+        if fixed is None:
+            raise must("a table must be a file, a folder, a glob or a URL that exists", f"{source} is missing", _RESTORE)
+        root = Path(*parts[:fixed]) if fixed else Path()
+        found = sorted(root.glob("/".join(parts[fixed:])))
+    files = {file.relative_to(root).as_posix(): file for file in found if file.is_file() and _is_table(file.relative_to(root))}
+    if not files:
+        known = ", ".join((*PARQUET, *DELIMITED))
+        raise must(
+            f"{source} must hold at least one table ({known})",
+            "none is there",
+            "Put the parts there, or change ingest.source in params.yaml.",
+        )
+    return files
+
+
+def _is_table(name: Path) -> bool:
+    hidden = any(part.startswith((".", "_")) for part in name.parts)
+    return not hidden and name.name.lower().endswith((*PARQUET, *DELIMITED))
+
+
+def _download(source: str, folder: Path) -> dict[str, Path]:
+    remedy = "Check the address, the network and your access rights; what stood in data/raw stands unchanged."
+    try:
+        import fsspec
+
+        filesystem, root = fsspec.core.url_to_fs(source)
+        http = source.startswith(("http://", "https://"))
+        if any(mark in root for mark in "*[") or (not http and filesystem.isdir(root)):
+            names = sorted(filesystem.glob(root) if "*" in root or "[" in root else filesystem.find(root))
+            names = [name for name in names if _is_table(Path(name.rsplit("/", 1)[-1]))]
+        else:
+            names = [root]
+        files = {}
+        for name in names:
+            local = folder / (name.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "table")
+            if local.name in files:
+                raise must(
+                    "the parts of a remote table must have distinct file names", f"{local.name} occurs twice under {source}", "Rename one."
+                )
+            filesystem.get_file(name, str(local))
+            files[local.name] = local
+    except ExpostError:
+        raise
+    except Exception as error:  # each of fsspec's backends raises kinds of its own
+        raise must(f"{source} must be readable", f"{type(error).__name__}: {' '.join(str(error).split())}"[:400], remedy) from error
+    if not files:
+        raise must(f"{source} must hold at least one table", "none is there", remedy)
+    return files
+
+
+def _write_breast_cancer(path: Path) -> None:
+    """Write the table as CSV, whose bytes depend on no library's version, unlike Parquet's."""
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*map(str, data.feature_names), "diagnosis"])
+        for row, label in zip(data.data.tolist(), data.target.tolist(), strict=True):
+            writer.writerow([*map(repr, row), str(data.target_names[label])])
+
+
+def _read_file(file: Path, text: Collection[str]) -> pl.DataFrame:
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(file, hive_partitioning=False) if _is_parquet(file) else _read_delimited(file, text)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        got = " ".join(str(error).split())[:300]
+        remedy = "It may be truncated or of another encoding than UTF-8; put the whole file there again."
+        raise must(f"{file.name} must be a readable table", got, remedy) from error
+    names = [clean_name(name) for name in frame.columns]
+    _check_distinct(names, file)
+    return frame.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def _is_parquet(file: Path) -> bool:
+    if file.name.lower().endswith(PARQUET):
+        return True
+    if file.name.lower().endswith(DELIMITED):
+        return False
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
+
+
+def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:
+    import polars as pl
+
+    with _open_text(file) as stream:
+        first = stream.readline()
+        tab = file.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
+        separator = "\t" if tab else max(",;\t|", key=first.count)  # the first of them where none occurs: a single column
+        stream.seek(0)
+        header = next(csv.reader(stream, delimiter=separator), [])
+    _check_distinct([clean_name(name) for name in header], file)  # Polars would rename the second one in silence
+    overrides = {name: pl.String for name in header if clean_name(name) in text}
+    return pl.read_csv(file, separator=separator, infer_schema_length=None, try_parse_dates=True, schema_overrides=overrides)
+
+
+def _open_text(file: Path) -> IO[str]:
+    if file.name.endswith(".gz"):
+        return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
+    return file.open(encoding="utf-8-sig", newline="")
+
+
+def clean_name(name: str) -> str:
+    """Column name as it is compared everywhere: NFC-normalised and stripped."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def _check_distinct(names: Sequence[str], file: Path) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFKC", name)
+        if key in seen:
+            got = f"{name!r} occurs twice" if seen[key] == name else f"{name!r} and {seen[key]!r} look alike"
+            raise must(f"the columns of {file.name} must have distinct names", got, "Rename one of them in the file.")
+        seen[key] = name
+
+
+def as_text(series: pl.Series) -> pl.Series:
+    """String form of a column: text NFC-normalised and stripped, "" null; integers "1", booleans "true", integral floats "1.0"."""
+    import polars as pl
+
+    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+        rule = f"column {series.name!r} must hold plain values"
+        raise must(rule, f"it holds {series.dtype}", "Give it the role ignored in params.yaml.")
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
+    text = series.cast(pl.String).str.normalize("NFC").str.strip_chars()
+    return text.set(text == "", None)
+
+
+def class_names(series: pl.Series) -> list[str]:
+    """Distinct non-missing class names of a target column, numbers in numeric order and other names in alphabetical order."""
+    return sorted(as_text(series).drop_nulls().unique().to_list(), key=lambda name: (_number(name) is None, _number(name) or 0.0, name))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def typed(frame: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series | None = None) -> pl.DataFrame:
+    """Give each column of `kinds` (name -> number, category, boolean or date) its type, in that order; other columns are left out.
+
+    number and date become Float64 (days since 1970-01-01 for dates), category and boolean String ("true"/"false"), missing
+    null. `rows` are the row numbers to name in messages, 1.. by default. Raises ExpostError naming the column, the rows and
+    the values that have no such form.
+    """
+    import polars as pl
+
+    return pl.DataFrame([_typed_series(frame[name], kind, rows) for name, kind in kinds.items()])
+
+
+def _typed_series(series: pl.Series, kind: str, rows: pl.Series | None) -> pl.Series:
+    convert = {"number": _as_number, "category": _as_category, "boolean": _as_boolean, "date": _as_days}[kind]
+    result = convert(series)
+    lost = result.is_null() & _is_given(series)
+    if lost.any():
+        raise must(f"column {series.name!r} must hold values of kind {kind}", _sample(series, lost, rows), _kind_remedy(series.name))
+    return result
+
+
+def _is_given(series: pl.Series) -> pl.Series:
+    import polars as pl
+
+    if series.dtype.is_float():
+        return series.fill_nan(None).is_not_null()
+    return as_text(series).is_not_null() if series.dtype == pl.String else series.is_not_null()
+
+
+def _kind_remedy(name: str) -> str:
+    return f"Mend the values, or change the kind under ingest.columns.{name} in params.yaml."
+
+
+def _sample(series: pl.Series, wrong: pl.Series, rows: pl.Series | None) -> str:
+    """`3 values do not, row 7: 'x', row 9: 'y'`, at most five of them."""
+    import polars as pl
+
+    numbers = rows if rows is not None else pl.Series(range(1, len(series) + 1), dtype=pl.Int64)
+    shown = ", ".join(
+        f"row {row}: {value!r}" for row, value in zip(numbers.filter(wrong).head(5), series.filter(wrong).head(5), strict=True)
+    )
+    count = int(wrong.sum())
+    return f"{count} {'value does' if count == 1 else 'values do'} not ({shown}{', ...' if count > 5 else ''})"
+
+
+def _as_number(series: pl.Series) -> pl.Series:
+    import polars as pl
+
+    plain = series.cast(pl.Float64) if series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null) else None
+    number = as_text(series).cast(pl.Float64, strict=False) if plain is None else plain
+    return number.fill_nan(None)
+
+
+def _as_category(series: pl.Series) -> pl.Series:
+    """Text; an integral float is written as an integer, since one missing value elsewhere turns a column of codes into floats."""
+    import polars as pl
+
+    if series.dtype.is_float():
+        whole = series.fill_nan(None)
+        if bool(((whole == whole.round(0)) & (whole.abs() < 2**53)).drop_nulls().all()):
+            series = whole.cast(pl.Int64)
+    return as_text(series)
+
+
+def _as_boolean(series: pl.Series) -> pl.Series:
+    import polars as pl
+
+    table = {**dict.fromkeys(_TRUE, "true"), **dict.fromkeys(_FALSE, "false")}
+    return as_text(series).str.to_lowercase().replace_strict(table, default=None, return_dtype=pl.String)
+
+
+def _as_days(series: pl.Series) -> pl.Series:
+    import polars as pl
+
+    if series.dtype == pl.Date:
+        return series.cast(pl.Int32).cast(pl.Float64)
+    if isinstance(series.dtype, pl.Datetime):
+        moment = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if series.dtype.time_zone else series
+        return moment.cast(pl.Datetime("us")).cast(pl.Int64) / 86_400_000_000.0
+    text = as_text(series)
+    days = pl.Series(series.name, [None] * len(series), dtype=pl.Float64)
+    for form in ("%Y-%m-%d", "%Y%m%d"):
+        days = days.fill_null(text.str.to_date(form, strict=False).cast(pl.Int32).cast(pl.Float64)) if days.has_nulls() else days
+    for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"):
+        if days.has_nulls():
+            stamp = text.str.strip_suffix("Z").str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64)
+            days = days.fill_null(stamp / 86_400_000_000.0)
+    return days
