@@ -17,7 +17,19 @@ import pipelines  # noqa: F401  telemetry off before anything else is imported
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("EXPOST_DATA", ROOT / "../shared/data")).resolve()
-SOURCE = ("pipelines", "flows", "dvc.yaml", "params.yaml", "prefect.yaml", "data/expectations.json", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore", "mlflow/README.md")
+SOURCE = (
+    "pipelines",
+    "flows",
+    "dvc.yaml",
+    "params.yaml",
+    "prefect.yaml",
+    "data/expectations.json",
+    ".dvc/config",
+    ".dvc/.gitignore",
+    ".dvcignore",
+    ".gitignore",
+    "mlflow/README.md",
+)
 
 
 def real_table(name: str) -> Path:

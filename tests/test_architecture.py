@@ -36,7 +36,7 @@ def imports(path: str) -> frozenset[str]:
 
 def module_file(name: str) -> str | None:
     for candidate in (f"{name.replace('.', '/')}.py", f"{name.replace('.', '/')}/__init__.py"):
-        if (ROOT / candidate).exists() and name.split(".")[0] in ("pipelines", "flows"):
+        if (ROOT / candidate).exists() and name.split(".", maxsplit=1)[0] in ("pipelines", "flows"):
             return candidate
     return None
 
@@ -51,7 +51,9 @@ def first_party(path: str) -> frozenset[str]:
             continue
         seen.add(current)
         todo += [found for name in imports(current) if (found := module_file(name))]
-        todo += [str(parent / "__init__.py") for parent in Path(current).parents if (ROOT / parent / "__init__.py").exists() and parent != Path()]
+        todo += [
+            str(parent / "__init__.py") for parent in Path(current).parents if (ROOT / parent / "__init__.py").exists() and parent != Path()
+        ]
     return frozenset(seen)
 
 
@@ -62,7 +64,11 @@ def upstream(stage: str) -> set[str]:
 
 
 def sees_utility(path: str) -> set[str]:
-    return {found for found in first_party(path) if found.endswith(("params/utility.py", "core/utility.py", "core/policy.py", "commands/check.py"))}
+    return {
+        found
+        for found in first_party(path)
+        if found.endswith(("params/utility.py", "core/utility.py", "core/policy.py", "commands/check.py"))
+    }
 
 
 @pytest.mark.parametrize("stage", sorted(upstream("decide")))
@@ -115,7 +121,19 @@ def test_imports_run_one_way(path: str) -> None:
 
 
 def test_no_stage_is_outside_the_design() -> None:
-    assert list(STAGES) == ["ingest", "validate", "split", "train", "calibrate", "decide", "package", "champion", "evaluate", "gate", "report"]
+    assert list(STAGES) == [
+        "ingest",
+        "validate",
+        "split",
+        "train",
+        "calibrate",
+        "decide",
+        "package",
+        "champion",
+        "evaluate",
+        "gate",
+        "report",
+    ]
     assert not (ROOT / "dvc.lock").exists() or "dvc.lock" not in _tracked()
 
 

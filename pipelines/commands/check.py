@@ -69,9 +69,13 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
     faults = []
     for name in split.columns:
         if name == ingest.target:
-            faults.append(f"split.columns must not hold the target, however: it holds {name!r}. Remove it: parts may not depend on the outcome.")
+            faults.append(
+                f"split.columns must not hold the target, however: it holds {name!r}. Remove it: parts may not depend on the outcome."
+            )
         elif name not in ingest.columns or ingest.columns[name].role == "ignored":
-            faults.append(f"split.columns must name columns with a role, however: {name!r} has none. Remove it, or add it under ingest.columns.")
+            faults.append(
+                f"split.columns must name columns with a role, however: {name!r} has none. Remove it, or add it under ingest.columns."
+            )
     if split.by == "time" and not any(column.role == "time" for column in ingest.columns.values()):
         faults.append("split.by: time must have a column with the role time, however: none has. Give one that role under ingest.columns.")
     return faults

@@ -41,7 +41,11 @@ S = TypeVar("S", bound=Section)
 def read_params(path: Path = PARAMS) -> dict[str, Any]:
     """Read the whole file as plain types; raises ExpostError where it is missing or is not a YAML mapping of sections."""
     if not path.exists():
-        raise must(f"{path} must exist", "it is missing", "Run expost in the workspace's root, or make one with `expost init TABLE --target COLUMN`.")
+        raise must(
+            f"{path} must exist",
+            "it is missing",
+            "Run expost in the workspace's root, or make one with `expost init TABLE --target COLUMN`.",
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
