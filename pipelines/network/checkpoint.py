@@ -1,0 +1,36 @@
+"""A checkpoint that is either whole or ignored: written beside, then renamed, with its digest next to it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pipelines import store
+
+
+def _digest(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def save(path: Path, write: Callable[[str], None]) -> None:
+    """Write a checkpoint with `write(temporary path)`, then its digest, then rename both into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".writing")
+    write(str(temporary))
+    with store.atomic_file(_digest(path)) as digest:
+        digest.write_text(store.sha256(temporary), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def intact(path: Path) -> bool:
+    """Whether a checkpoint is there and has the digest written with it; a damaged one is removed and said."""
+    if not path.exists():
+        return False
+    if _digest(path).exists() and _digest(path).read_text(encoding="utf-8") == store.sha256(path):
+        print(f"going on from the checkpoint {path}", file=sys.stderr)
+        return True
+    print(f"the checkpoint {path} is damaged and is ignored: training starts anew", file=sys.stderr)
+    path.unlink()
+    return False

@@ -1,0 +1,62 @@
+"""Rows as tensors, and batches of them: a batch is one gather per array, without collating row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Numbers (n, F) float32, categories (n, C) int64, labels (n,) int64, and each row's index in the table (n,) int64."""
+
+    numbers: Tensor
+    categories: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: Tensor | slice) -> Rows:
+        """The chosen rows."""
+        return Rows(self.numbers[chosen], self.categories[chosen], self.labels[chosen], self.index[chosen])
+
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on a device; without a copy where they are there already."""
+        return Rows(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+
+class Batches:
+    """Batches of `rows`, in an order drawn from (seed, epoch) when training, so a resumed run sees the batches it would have seen."""
+
+    def __init__(self, rows: Rows, size: int, *, seed: int | None = None) -> None:
+        self.rows, self.size, self.seed, self.epoch = rows, size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Told by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Rows]:
+        if self.seed is None:
+            for start in range(0, len(self.rows), self.size):
+                yield self.rows.take(slice(start, start + self.size))
+            return
+        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(mix(self.seed, self.epoch)))
+        # Equal sizes within one row: a last batch of a few rows would take as large a step as the others.
+        for chosen in order.tensor_split(len(self)):
+            yield self.rows.take(chosen)
+
+
+def mix(seed: int, epoch: int) -> int:
+    """One seed out of two numbers (splitmix64), so neighbouring pairs share nothing."""
+    state = (seed * 0x9E3779B97F4A7C15 + epoch + 1) & 0xFFFFFFFFFFFFFFFF
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (state ^ (state >> 31)) & 0x7FFFFFFFFFFFFFFF

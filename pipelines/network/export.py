@@ -1,0 +1,104 @@
+"""The network as one ONNX file: fp32, any batch size, no external data, the same bytes for the same weights."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from pipelines.errors import must
+from pipelines.network.data import Rows
+from pipelines.network.tabm import Exported, TabularNetwork
+from pipelines.scoring import Network
+
+TOLERANCE = 1e-5
+
+
+class _NumbersOnly(nn.Module):
+    def __init__(self, exported: Exported) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.exported(numbers, numbers.new_zeros((1, 0), dtype=torch.int64))
+
+
+class _CategoriesOnly(nn.Module):
+    def __init__(self, exported: Exported) -> None:
+        super().__init__()
+        self.exported = exported
+
+    def forward(self, categories: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.exported(categories.new_zeros((1, 0), dtype=torch.float32), categories)
+
+
+def export(network: TabularNetwork, sample: Rows) -> bytes:
+    """Export a network in evaluation mode; `sample` are rows on which the file must agree with torch to 1e-5, else ExpostError."""
+    exported = Exported(network).eval()
+    inputs = {"numbers": sample.numbers, "categories": sample.categories}
+    inputs = {name: value for name, value in inputs.items() if value.shape[1]}
+    module: nn.Module = exported
+    if "categories" not in inputs:
+        module = _NumbersOnly(exported)
+    elif "numbers" not in inputs:
+        module = _CategoriesOnly(exported)
+    content = _export(module, inputs)
+    with torch.inference_mode():
+        expected = [output.numpy() for output in exported(sample.numbers, sample.categories)]
+    scores = Network(content)(sample.numbers.numpy(), sample.categories.numpy())
+    for name, torch_values, onnx_values in zip(("logits", "embedding"), expected, (scores.logits, scores.embedding), strict=True):
+        difference = float(np.max(np.abs(torch_values - onnx_values) / (1 + np.abs(torch_values)), initial=0.0))
+        if not difference <= TOLERANCE:
+            raise must(
+                f"model.onnx must reproduce torch's {name} to {TOLERANCE}", f"they differ by {difference:.2g}", "Report this as a bug."
+            )
+    return content
+
+
+def _export(module: nn.Module, inputs: dict[str, torch.Tensor]) -> bytes:
+    # Two rows: a dimension of one would be taken as fixed.
+    arguments = tuple(value[:1].repeat(2, 1) for value in inputs.values())
+    batch = torch.export.Dim("batch")
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            arguments,
+            input_names=list(inputs),
+            output_names=["logits", "embedding"],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            dynamo=True,
+            verbose=False,
+        )
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    if program is None:
+        raise must("torch.onnx.export must return a program", "it returned none", "Report this as a bug.")
+    return _plain(program.model_proto).SerializeToString(deterministic=True)
+
+
+def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what names source files and versions of the exporter: it differs between machines and says nothing about the weights."""
+    for holder in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")
+    model.ClearField("producer_version")
+    return model

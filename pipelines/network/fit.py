@@ -1,0 +1,196 @@
+"""Training with Lightning: early stopping on valid log loss, the best weights, and a checkpoint to go on from after a kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor
+
+from pipelines.errors import must
+from pipelines.network.checkpoint import intact, save
+from pipelines.network.data import Batches, Rows, mix
+from pipelines.network.learner import Learner
+from pipelines.network.tabm import TabularNetwork
+from pipelines.params.train import Train
+
+#: Seconds between checkpoints: what a killed run loses at most, plus one epoch.
+CHECKPOINT_EVERY = 5.0
+VALID_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The network with its best weights, on the CPU and in evaluation mode; one history entry per epoch, counted from 0."""
+
+    network: TabularNetwork
+    history: list[dict[str, float]]
+    best_epoch: int
+
+    @property
+    def valid_log_loss(self) -> float:
+        """Valid log loss of the best epoch, in nats."""
+        return self.history[self.best_epoch]["valid_log_loss"]
+
+
+def fit(train: Rows, valid: Rows, cardinalities: list[int], classes: int, params: Train, checkpoint: Path) -> Fitted:
+    """Train a network on `train`, stopped by `valid`; a run that was killed goes on from `checkpoint`, which is removed at the end.
+
+    On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is asked for and
+    there is none, or a loss or weight is not finite.
+    """
+    device = accelerator(params.accelerator)
+    with _quiet():
+        torch.manual_seed(mix(params.seed, -1))
+        learner = Learner(TabularNetwork(train.numbers.shape[1], cardinalities, classes, params.network), params)
+        best = Best()
+        keeper = Keeper(checkpoint, CHECKPOINT_EVERY)
+        trainer = pl.Trainer(
+            accelerator=device,
+            devices=1,
+            precision=_precision(device),
+            max_epochs=params.max_epochs,
+            gradient_clip_val=params.gradient_clip,
+            callbacks=[best, EarlyStopping("valid_log_loss", patience=params.patience), keeper, Progress(params.max_epochs)],
+            deterministic=device == "cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(
+            learner,
+            Batches(train, batch_size(len(train), params.batch_size), seed=params.seed),
+            Batches(valid, VALID_BATCH),
+            ckpt_path=str(checkpoint) if intact(checkpoint) else None,
+            weights_only=True,
+        )
+    learner.network.load_state_dict(best.weights)
+    keeper.remove()
+    return Fitted(learner.network.cpu().eval(), best.history, best.epoch)
+
+
+def batch_size(rows: int, largest: int) -> int:
+    """At least about eight steps per epoch on small data, `largest` rows otherwise."""
+    return max(1, min(largest, max(16, rows // 8)))
+
+
+def accelerator(asked: str) -> str:
+    """`cpu` or `gpu`; raises ExpostError where a GPU is asked for and there is none."""
+    gpu = torch.cuda.is_available()
+    if asked == "gpu" and not gpu:
+        raise must(
+            "train.accelerator: gpu must find a GPU", "torch sees none", "Use accelerator: auto in params.yaml, or a machine with a GPU."
+        )
+    return "gpu" if gpu and asked != "cpu" else "cpu"
+
+
+def _precision(device: str) -> Any:
+    return "bf16-mixed" if device == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's hints on hardware, workers and loggers say nothing that a user of a stage could act on."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class Best(Callback):
+    """Keeps the weights of the epoch with the lowest valid log loss, and the history."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.epoch = -1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Learner) -> None:
+        """Compare the epoch that ends; refuse weights that are not finite."""
+        for name, weight in module.network.named_parameters():
+            if not torch.isfinite(weight).all():
+                where = f"{name} is not, after epoch {module.current_epoch}, step {module.global_step}"
+                raise must("weights must be finite", where, "Lower train.learning_rate or train.gradient_clip.")
+        self.history.append({"train_loss": module.train_loss, "valid_log_loss": module.valid_log_loss})
+        if self.epoch < 0 or module.valid_log_loss < self.history[self.epoch]["valid_log_loss"]:
+            self.epoch = len(self.history) - 1
+            self.weights = {name: value.detach().cpu().clone() for name, value in module.network.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, as plain types and tensors."""
+        return {"weights": self.weights, "history": self.history, "epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a checkpoint's state."""
+        self.weights, self.history, self.epoch = dict(state["weights"]), list(state["history"]), int(state["epoch"])
+
+
+class Keeper(Callback):
+    """Writes a checkpoint at the end of an epoch when the last one is `every` seconds old."""
+
+    def __init__(self, path: Path, every: float) -> None:
+        self.path, self.every, self.written = path, every, time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Learner) -> None:
+        """Save everything that the next epoch depends on."""
+        if time.monotonic() - self.written >= self.every:
+            save(self.path, trainer.save_checkpoint)
+            self.written = time.monotonic()
+
+    def remove(self) -> None:
+        """Training ended: nothing to go on from."""
+        import shutil
+
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+class Progress(Callback):
+    """A bar on a terminal; elsewhere one line at the end and one each ten seconds."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.tty, self.said = epochs, sys.stderr.isatty(), time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Learner) -> None:
+        """Show the epoch."""
+        done = module.current_epoch + 1
+        text = f"epoch {done}/{self.epochs}  train loss {module.train_loss:.4f}  valid log loss {module.valid_log_loss:.4f}"
+        if self.tty:
+            filled = round(24 * done / self.epochs)
+            print(f"\r[{'#' * filled}{'.' * (24 - filled)}] {text}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self.said >= 10:
+            self.said = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Learner) -> None:
+        """Leave the bar's line."""
+        if self.tty:
+            print(file=sys.stderr)
+
+
+def use_threads() -> int:
+    """Let torch use the cores that this process may use, at most eight: small matrices gain nothing from more."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(cores, 8)))
+    return torch.get_num_threads()

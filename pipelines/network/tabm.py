@@ -1,0 +1,82 @@
+"""TabM for tables (Gorishniy et al., ICLR 2025): k members that share one backbone, built from the package's parts.
+
+`TabM.make` one-hot encodes categories, which does not run in ONNX Runtime; learned embeddings do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from rtdl_num_embeddings import PeriodicEmbeddings
+from tabm import EnsembleView, LinearEnsemble, MLPBackboneBatchEnsemble
+from torch import Tensor, nn
+
+from pipelines.params.train import Network as NetworkParams
+
+
+def embedding_size(cardinality: int, largest: int) -> int:
+    """Size of the embedding of a category column: two for a yes/no column, growing with the root of the number of values."""
+    return min(largest, 1 + math.ceil(math.sqrt(cardinality)))
+
+
+class TabularNetwork(nn.Module):
+    """Numbers (B, F) float32 and categories (B, C) int64 to member logits (B, k, K) and embedding (B, k, D)."""
+
+    def __init__(self, number_count: int, cardinalities: Sequence[int], classes: int, params: NetworkParams) -> None:
+        super().__init__()
+        self.numbers = (
+            PeriodicEmbeddings(
+                number_count,
+                params.number_embedding,
+                n_frequencies=params.frequencies,
+                frequency_init_scale=params.frequency_scale,
+                lite=False,
+            )
+            if number_count
+            else None
+        )
+        # Code 0 stands for a value unseen in train: its row is zero, which is the mean of the other rows at the start, and stays zero.
+        self.categories = nn.ModuleList(
+            nn.Embedding(cardinality, embedding_size(cardinality, params.number_embedding), padding_idx=0) for cardinality in cardinalities
+        )
+        sizes = [params.number_embedding] * number_count + [table.embedding_dim for table in self.categories]  # type: ignore[misc]
+        self.view = EnsembleView(k=params.k)
+        self.backbone = MLPBackboneBatchEnsemble(
+            d_in=sum(sizes),
+            n_blocks=params.blocks,
+            d_block=params.width,
+            dropout=params.dropout,
+            k=params.k,
+            tabm_init=True,
+            scaling_init="normal",
+            start_scaling_init_chunks=sizes,
+        )
+        self.output = LinearEnsemble(params.width, classes, k=params.k)
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (member logits, embedding); an input without columns has width 0."""
+        parts = [table(categories[:, column]) for column, table in enumerate(self.categories)]
+        if self.numbers is not None:
+            parts.insert(0, self.numbers(numbers).flatten(1))
+        embedding = self.backbone(self.view(torch.cat(parts, dim=1)))
+        return self.output(embedding), embedding
+
+
+def log_mean_probability(logits: Tensor) -> Tensor:
+    """Log of the members' mean probability: (B, k, K) to (B, K)."""
+    return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=1) - math.log(logits.shape[1])
+
+
+class Exported(nn.Module):
+    """What `model.onnx` computes: log of the members' mean probability (B, K), and their mean embedding (B, D)."""
+
+    def __init__(self, network: TabularNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, numbers: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (logits, embedding)."""
+        logits, embedding = self.network(numbers, categories)
+        return log_mean_probability(logits), embedding.mean(dim=1)
