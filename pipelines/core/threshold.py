@@ -1,0 +1,58 @@
+"""The exact optimum for two actions: the best cut-off of a score on the rows at hand, by one sort."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cutoff:
+    """Act where the score is above `cutoff` (may be infinite); `gain` is the mean gain over never acting on these rows.
+
+    `low` and `high` are the neighbouring scores: every cut-off from `low` up to, not including, `high` does the same here.
+    """
+
+    cutoff: float
+    gain: float
+    low: float
+    high: float
+
+
+def best_cutoff(score: Any, gain: Any, *, prefer: float = 0.0) -> Cutoff:
+    """Find the cut-off of `score` `(n,)` with the highest total `gain` `(n,)`, what acting on a row is worth against not acting.
+
+    O(n log n). Equal scores are never split. The cut-off stands midway between neighbouring scores, beyond the extremes at
+    -inf or +inf; where several are equally good (to 1e-12 of the sum of absolute gains), the one nearest to `prefer`, and
+    `prefer` itself where it is one of them.
+    """
+    s, g = np.asarray(score, dtype=np.float64), np.asarray(gain, dtype=np.float64)
+    if s.size == 0:
+        return Cutoff(prefer, 0.0, -np.inf, np.inf)
+    order = np.argsort(s)
+    s, g = s[order], g[order]
+    last_of_tie = np.append(s[1:] != s[:-1], True)
+    edges = np.concatenate([[-np.inf], s[last_of_tie], [np.inf]])
+    above = np.concatenate([[0.0], np.cumsum(g)[last_of_tie]])
+    above = above[-1] - above
+    above[-1] = 0.0
+    top = np.flatnonzero(above >= above.max() - 1e-12 * np.abs(g).sum())
+    low, high = edges[top], edges[top + 1]
+    distance = np.maximum(np.maximum(low - prefer, prefer - high), 0.0)
+    distance[(prefer >= high)] = np.maximum(distance[(prefer >= high)], np.finfo(float).tiny)
+    i = int(distance.argmin())
+    return Cutoff(_between(low[i], high[i], prefer), float(above[top[i]] / s.size), float(low[i]), float(high[i]))
+
+
+def _between(low: float, high: float, prefer: float) -> float:
+    if low <= prefer < high:
+        return prefer
+    if np.isinf(low) or np.isinf(high):
+        return float(low if np.isinf(low) else high)
+    middle = low + (high - low) / 2
+    return float(middle if middle < high else low)
