@@ -41,11 +41,13 @@ def main() -> None:
     choice = crossfit.simplest_not_worse(losses, groups)
     method = options.methods[choice.chosen]
     calibrator = calibration.fit(method, logits, labels)
-    fitted = [choose_and_fit(options.methods, logits[~held], labels[~held], groups[~held], folds, options.seed) for held in masks]
+    fitted = [
+        choose_and_fit(options.methods, logits[~held], labels[~held], groups[~held], folds=folds, seed=options.seed) for held in masks
+    ]
     crossfitted = np.stack([calibration.apply(c, logits) for c in fitted])
 
     before, after = calibration.softmax(logits), out_of_fold(crossfitted, masks)
-    summary = {
+    summary: dict[str, Any] = {
         "method": method,
         "methods_in_folds": [c["method"] for c in fitted],
         "rows": len(rows),
@@ -72,19 +74,22 @@ def main() -> None:
 
 def read_calib() -> tuple[Int, Float, Int, Int, list[str]]:
     """Rows of the part calib: indices, logits `(n, K)`, labels, groups, and the class names."""
-    split, train = (lambda name: store.need(store.stage_path("split", name))), (lambda name: store.need(store.stage_path("train", name)))
-    classes = store.read_json(split("meta.json"))["classes"]
-    rows = np.flatnonzero(np.load(split("parts.npy"), allow_pickle=False) == CALIB).astype(np.int64)
-    scored = np.load(train("rows.npy"), allow_pickle=False)
+    classes = store.read_json(store.stage_path("split", "meta.json"))["classes"]
+    rows = np.flatnonzero(_array("split", "parts.npy") == CALIB).astype(np.int64)
+    scored = _array("train", "rows.npy")
     order = np.argsort(scored)
     at = np.searchsorted(scored, rows, sorter=order).clip(max=max(len(scored) - 1, 0))
     if len(scored) == 0 or (scored[order[at]] != rows).any():
         raise must("data/train must hold the logits of every calib row", "some are missing", "Run `dvc repro train`.")
-    logits = np.load(train("logits.npy"), allow_pickle=False)[order[at]].astype(np.float64)
+    logits = _array("train", "logits.npy")[order[at]].astype(np.float64)
     if logits.shape[1] != len(classes):
         raise must(f"logits must have one column per class {classes}", f"got {logits.shape[1]}", "Run `dvc repro train`.")
-    labels = np.load(split("labels.npy"), allow_pickle=False)[rows].astype(np.int64)
-    return rows, logits, labels, np.load(split("groups.npy"), allow_pickle=False)[rows].astype(np.int64), classes
+    labels = _array("split", "labels.npy")[rows].astype(np.int64)
+    return rows, logits, labels, _array("split", "groups.npy")[rows].astype(np.int64), classes
+
+
+def _array(stage: str, name: str) -> Any:
+    return np.load(store.need(store.stage_path(stage, name)), allow_pickle=False)
 
 
 def candidate_losses(methods: Sequence[str], logits: Float, labels: Int, masks: Bool) -> Float:
@@ -100,7 +105,7 @@ def candidate_losses(methods: Sequence[str], logits: Float, labels: Int, masks: 
     return np.stack([losses(method) for method in methods])
 
 
-def choose_and_fit(methods: Sequence[str], logits: Float, labels: Int, groups: Int, folds: int, seed: int) -> dict[str, Any]:
+def choose_and_fit(methods: Sequence[str], logits: Float, labels: Int, groups: Int, *, folds: int, seed: int) -> dict[str, Any]:
     """Choose among `methods` by cross-fitting within these rows, once, and fit the choice on all of them."""
     if len(methods) == 1:
         return calibration.fit(methods[0], logits, labels)

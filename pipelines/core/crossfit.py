@@ -87,7 +87,7 @@ def _deal(labels: Int, codes: Int, folds: int, rng: np.random.Generator) -> Int:
 
 def crossfit(masks: Bool, fit_predict: Callable[[Bool, Bool], Float]) -> Float:
     """Out-of-fold values `(repeats, n, ...)` of `fit_predict(rest, held_out)`, which returns values of the rows held out."""
-    repeats = int(round(masks.sum() / masks.shape[1]))
+    repeats = round(masks.sum() / masks.shape[1])
     found: Float | None = None
     for j, held in enumerate(masks):
         values = fit_predict(~held, held)
