@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: A column whose best one-feature score ranks the classes this well is taken for a copy or a consequence of the target. Of the real tables that
-#: this was set on, honest features reach 0.975 (breast_cancer, worst perimeter) to 0.989 (hypothyroid, TSH; KDD 99, count), and columns derived
-#: from the target 0.991 (cardiotocography, CLASS) to 1 (KDD 99, attack).
+#: A column whose best one-feature score ranks the classes this well is taken for a copy or a consequence of the target. Of the real
+#: tables that this was set on, honest features reach 0.975 (breast_cancer, worst perimeter) to 0.989 (hypothyroid, TSH; KDD 99, count),
+#: and columns derived from the target 0.991 (cardiotocography, CLASS) to 1 (KDD 99, attack).
 SEPARATING_AUC = 0.99
 
 #: Classes with fewer rows than this say nothing about a column.
@@ -20,7 +20,10 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Separation:
-    """One-vs-rest AUC of the best one-feature score `(K,)`, in [0.5, 1], NaN for classes too rare to judge; `score` is their row-weighted mean."""
+    """One-vs-rest AUC `(K,)` of the best one-feature score, in [0.5, 1], NaN for classes too rare to judge.
+
+    `score` is their row-weighted mean.
+    """
 
     per_class: NDArray[np.float64]
     score: float
@@ -33,7 +36,10 @@ class Separation:
 
 @dataclass(frozen=True)
 class Flag:
-    """A rare value that occurs almost only with one uncommon class: the share of its rows that have the class, and of the class's rows that have it."""
+    """A rare value that occurs almost only with one uncommon class.
+
+    `purity` is the share of its `rows` that have the class, `share` that of the class's rows that have the value.
+    """
 
     code: int
     label: int
@@ -45,9 +51,9 @@ class Flag:
 def separation(values: NDArray[np.float64] | NDArray[np.integer], labels: NDArray[np.int64], n_classes: int) -> Separation:
     """Best AUC that one column reaches alone, monotone or not.
 
-    `values` is float64 `(n,)` with NaN = missing, or integer codes `(n,)` with -1 = missing; `labels` int64 `(n,)` in `[0, n_classes)`. Numbers
-    are judged twice, by their ranks and by cross-fitted class rates per quantile bin (which see a U shape too); codes by cross-fitted rates
-    only, so that a column of unique values scores 0.5 and not 1.
+    `values` is float64 `(n,)` with NaN = missing, or integer codes `(n,)` with -1 = missing; `labels` int64 `(n,)` in `[0, n_classes)`.
+    Numbers are judged twice, by their ranks and by cross-fitted class rates per quantile bin (which see a U shape too); codes by
+    cross-fitted rates only, so that a column of unique values scores 0.5 and not 1.
     """
     labels = np.asarray(labels, dtype=np.int64)
     totals = np.bincount(labels, minlength=n_classes)
@@ -70,8 +76,8 @@ def separation(values: NDArray[np.float64] | NDArray[np.integer], labels: NDArra
 def tell_tale(codes: NDArray[np.integer], labels: NDArray[np.int64], n_classes: int) -> Flag | None:
     """Find the value of a two-valued column that gives an uncommon class away, or None.
 
-    `codes` int `(n,)`, -1 = missing. The rarer value must have 10 rows, 95 % of them in one class that holds at most 15 % of all rows, and cover
-    5 % of that class: failure modes recorded beside a failure, or a label of another scheme, look like this.
+    `codes` int `(n,)`, -1 = missing. The rarer value must have 10 rows, 95 % of them in one class that holds at most 15 % of all rows,
+    and cover 5 % of that class: failure modes recorded beside a failure, or a label of another scheme, look like this.
     """
     present = np.asarray(codes)[np.asarray(codes) >= 0]
     counts = np.bincount(present)
@@ -93,7 +99,7 @@ def rows_beside_the_commonest(codes: NDArray[np.integer]) -> int:
 
 
 def is_nearly_constant(codes: NDArray[np.integer]) -> bool:
-    """Whether so few rows differ from the commonest value (under 5, and under 1 % in small tables) that half the table may well be constant."""
+    """Whether so few rows (under 5, and under 1 % in small tables) differ from the commonest value that half the table may be constant."""
     return rows_beside_the_commonest(codes) < min(5.0, max(1.0, 0.01 * codes.size))
 
 
@@ -128,7 +134,7 @@ def _cell_counts(cells: NDArray[np.int64], labels: NDArray[np.int64], n_classes:
 
 
 def _cross_fitted_auc(codes: NDArray[np.int64], labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float64]:
-    """AUC `(K,)` of the class rate per code, fitted without the row's own fold; rows of one fold and code share a score, so cells suffice."""
+    """AUC `(K,)` of the class rate per code, fitted without the row's own fold; rows of one fold and code share a score: cells do."""
     # A stride through the rows is a fold that no library version changes; rows sorted by class are spread too.
     order = np.argsort(labels, kind="stable")
     fold = np.empty(labels.size, dtype=np.int64)
