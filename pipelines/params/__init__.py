@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,8 +73,6 @@ def parse(model: type[S], values: Any, section: str) -> S:
 
 
 def _as_json(values: Any, section: str) -> str:
-    import json
-
     def refuse(value: Any) -> Any:
         raise must(f"values under {section} must be text, numbers, booleans, lists or mappings", repr(value), "Quote it in params.yaml.")
 
@@ -94,7 +93,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     """Names of the fields that are allowed where the last part of `location` stands."""
     current: Any = model
     for part in location[:-1]:
-        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        field = current.model_fields.get(str(part)) if isinstance(current, type) and issubclass(current, BaseModel) else None
         current = _model_in(field.annotation) if field else current
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 
