@@ -1,0 +1,128 @@
+"""What a retraining publishes: parameters, metrics, curves, files and facts, read from the files that the stages wrote."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipelines import store
+from pipelines.bundle import Bundle
+from pipelines.params import PARAMS, read_params
+
+CURVES = Path("data/train/history.csv")
+METRICS = ("train", "calibrate", "decide")
+LOGGED = ("dvc.yaml", "dvc.lock", "params.yaml", "data/expectations.json")
+LONGEST = 6000  # MLflow's limit for the value of a parameter
+EXAMPLES = 3
+
+
+def params() -> list[tuple[str, str]]:
+    """Parameters as (dotted key, value), the roles of the columns left to the file `params.yaml` that is logged beside."""
+    values = read_params(PARAMS)
+    ingest = {key: value for key, value in (values.get("ingest") or {}).items() if key != "columns"}
+    return [(key, str(value)[:LONGEST]) for key, value in _flat({**values, "ingest": ingest})]
+
+
+def metrics() -> list[tuple[str, float, int]]:
+    """Numbers as (name, value, step): figures on calib, figures on the holdout under `holdout.`, and the training's curves per epoch."""
+    found = [(f"{stage}.{key}", value, 0) for stage in METRICS for key, value in _numbers(store.stage_path(stage, "metrics.json"))]
+    found += [(f"holdout.{key}", value, 0) for key, value in _numbers(store.stage_path("evaluate", "evaluation.json"))]
+    if CURVES.exists():
+        with CURVES.open(encoding="utf-8", newline="") as stream:
+            for number, row in enumerate(csv.DictReader(stream)):
+                step = int(float(row.pop("epoch", number) or number))
+                found += [(name, float(value), step) for name, value in row.items() if value not in ("", None)]
+    return found
+
+
+def _numbers(path: Path) -> Iterator[tuple[str, float]]:
+    if path.exists():
+        for key, value in _flat(store.read_json(path)):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                yield _allowed(key), float(value)
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield _allowed(prefix), value
+
+
+def _allowed(key: str) -> str:
+    """`key` with the characters that MLflow refuses in names replaced."""
+    return "".join(character if character.isalnum() or character in "_-. /:" else "_" for character in key)[:250]
+
+
+def files() -> list[tuple[Path, str | None]]:
+    """Files to log as (path, folder among the run's artifacts)."""
+    found: list[tuple[Path, str | None]] = [(Path(name), "provenance") for name in LOGGED]
+    found += [(path, "provenance") for path in sorted(Path("data").glob("*.dvc"))]
+    found += [(path, "report") for path in sorted(store.stage_path("report").glob("*")) if path.is_file()]
+    found += [
+        (store.stage_path(stage, name), stage)
+        for stage, name in (("gate", "verdict.json"), ("evaluate", "evaluation.json"), ("evaluate", "curves.json"))
+    ]
+    found += [
+        (store.stage_path("validate", "result.json"), "validate"),
+        (store.stage_path("validate", "data_docs", "index.html"), "validate"),
+    ]
+    found += [(path, "decide") for path in sorted(store.stage_path("decide").glob("*.csv"))]
+    found += [(store.stage_path(stage, "summary.json"), stage) for stage in ("calibrate", "decide")]
+    return [(path, place) for path, place in found if path.exists()]
+
+
+def dataset(digest: str) -> dict[str, Any]:
+    """The fields of MLflow's dataset for this version of the data."""
+    values = read_params(PARAMS).get("ingest") or {}
+    schema = store.read_json(store.stage_path("ingest", "schema.json")) if store.stage_path("ingest", "schema.json").exists() else {}
+    return {
+        "name": Path(str(values.get("source", "data"))).name or "data",
+        "digest": digest[:36],
+        "source_type": "dvc",
+        "source": json.dumps({"path": "data/raw", "md5": digest, "source": values.get("source")}),
+        "profile": json.dumps({"rows": schema.get("rows"), "target": schema.get("target")}),
+    }
+
+
+def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a version that say how it was judged, and by which verdict."""
+    return {"verdict": str(verdict.get("verdict")), "verdict_sha256": store.sha256(store.stage_path("gate", "verdict.json"))}
+
+
+def card() -> str:
+    """The model card, markdown."""
+    path = store.stage_path("report", "card.md")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def example(folder: Path) -> Any:
+    """A few rows of the table as a pandas frame of the model's input columns, or None where there is no table."""
+    path = store.stage_path("ingest", "table.parquet")
+    if not path.exists():
+        return None
+    import pandas as pd
+    import polars as pl
+
+    columns = {column["name"]: column["kind"] for column in Bundle.load(folder).schema["columns"]}
+    table = pl.read_parquet(path, columns=list(columns), n_rows=EXAMPLES)
+    days = [pl.from_epoch(pl.col(name).cast(pl.Int64), time_unit="d").cast(pl.String) for name, kind in columns.items() if kind == "date"]
+    return pd.DataFrame(table.with_columns(days).to_dict(as_series=False))
+
+
+def requirements() -> list[str]:
+    """Exact versions of what scoring imports; the project itself is installed where the model is served."""
+    return [
+        f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "polars", "pydantic", "scipy", "scikit-learn")
+    ]
+
+
+def moment(milliseconds: int) -> str:
+    """Milliseconds since 1970 as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,34 @@
+"""The script that `mlflow models serve` runs ("models from code"): the registered bundle, verified, behind MLflow's interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import polars as pl
+from mlflow.models import set_model
+
+from pipelines.bundle import Bundle
+
+
+class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is not followed by mypy
+    """Rows of features in; `probability_<class>` for each class, `action` and `expected_utility` out."""
+
+    def load_context(self, context: Any) -> None:
+        """Verify and load the bundle that was registered with this version."""
+        self.bundle = Bundle.load(context.artifacts["bundle"])
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        """Score the rows of a data frame; missing values are allowed, missing columns are not."""
+        bundle = self.bundle
+        encoded = bundle.encode(pl.DataFrame({str(name): model_input[name].to_list() for name in model_input}, strict=False))
+        probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
+        action = bundle.actions(probability)
+        result = {f"probability_{name}": probability[:, k] for k, name in enumerate(bundle.classes)}
+        utility = (probability @ bundle.utility)[np.arange(len(action)), action]
+        return pd.DataFrame({**result, "action": [bundle.actions_named[a] for a in action], "expected_utility": utility})
+
+
+set_model(Served())
