@@ -17,19 +17,6 @@ import pipelines  # noqa: F401  telemetry off before anything else is imported
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("EXPOST_DATA", ROOT / "../shared/data")).resolve()
-SOURCE = (
-    "pipelines",
-    "flows",
-    "dvc.yaml",
-    "params.yaml",
-    "prefect.yaml",
-    "data/expectations.json",
-    ".dvc/config",
-    ".dvc/.gitignore",
-    ".dvcignore",
-    ".gitignore",
-    "mlflow/README.md",
-)
 
 
 def real_table(name: str) -> Path:
@@ -41,15 +28,13 @@ def real_table(name: str) -> Path:
 
 
 def make_workspace(folder: Path) -> Path:
-    """Copy the source tree into `folder` and make it a git repository with one commit."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in SOURCE:
-        origin, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if origin.is_dir():
-            shutil.copytree(origin, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(origin, target)
+    """Copy the source tree (what git tracks or would track, without the tests) into `folder`: a git repository with one commit."""
+    listed = subprocess.run(["git", "ls-files", "-zco", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split("\0"):
+        if name and not name.startswith("tests/") and (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
     return folder
@@ -66,7 +51,8 @@ def edit_params(workspace: Path, change: Callable[[dict[str, Any]], None]) -> No
 def run(*command: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the virtual environment in `cwd`; returns it finished, output as text, never raising on its exit code."""
     binary = Path(sys.executable).parent
-    environment = {**os.environ, "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}", **extra}
+    # MAKEFLAGS: the virtual environment is the tests' own, make must not install it again.
+    environment = {**os.environ, "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}", "MAKEFLAGS": "-o .venv/.ready", **extra}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
 
@@ -74,6 +60,30 @@ def run(*command: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[s
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh workspace with the default data's configuration, as the current directory."""
     folder = make_workspace(tmp_path / "workspace")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A workspace on the default data after its first `make retrain`, and what that printed. Read only: copy before changing anything."""
+    folder = make_workspace(tmp_path_factory.mktemp("retrained") / "workspace")
+    return folder, run("make", "retrain", cwd=folder)
+
+
+@pytest.fixture(scope="session")
+def retrained(first_run: tuple[Path, subprocess.CompletedProcess[str]]) -> Path:
+    """The workspace of `first_run`, which must have ended with PASS."""
+    folder, done = first_run
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return folder
+
+
+@pytest.fixture
+def workspace_copy(retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the retrained workspace, as the current directory, free to change."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(retrained, folder, symlinks=True)
     monkeypatch.chdir(folder)
     return folder
 

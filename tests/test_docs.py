@@ -92,7 +92,9 @@ def serve(block: Block, folder: Path) -> None:
     """Start a command that serves until stopped, ask each address named in its info string, stop it."""
     addresses = block.info.split()[1:]
     assert addresses, "```bash serve needs the addresses that must answer"
-    process = subprocess.Popen(["bash", "-c", block.code], cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        ["bash", "-c", block.code], cwd=folder, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
         deadline = time.monotonic() + 180
         for address in addresses:
