@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import store, tables
 from pipelines.core import calibration, encode, policy
 from pipelines.errors import ExpostError, must
 from pipelines.scoring import Network, Scores
@@ -132,7 +132,7 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path | str) -> Bundle:
-        """Read a folder; raises ExpostError where a file is missing, extra, too large, a link, or has another digest than its manifest's."""
+        """Read a folder; raises ExpostError where a file is missing, extra, too large, a link, or not what its manifest lists."""
         folder = Path(folder)
         return cls(*_verified(folder), folder)
 
@@ -149,36 +149,39 @@ class Bundle:
     @property
     def utility(self) -> NDArray[np.float64]:
         """The utility matrix (K, A) that the policy was made for."""
-        return np.asarray(self.policy["utility"], dtype=np.float64)
+        return np.asarray(self.policy["matrix"], dtype=np.float64)
 
     @cached_property
     def network(self) -> Network:
         """The network, loaded at first use."""
         return Network(self._model)
 
-    def encode(self, frame: pl.DataFrame) -> Encoded:
+    def encode(self, frame: pl.DataFrame, rows: pl.Series | None = None) -> Encoded:
         """Raw columns of `frame` to the network's inputs; other columns, the target among them, are not looked at.
 
-        Raises ExpostError where a feature column is missing or a value cannot be read as the column's kind.
+        Raises ExpostError where a feature column is missing or a value cannot be read as the column's kind; `rows` are the row
+        numbers that its message names, 1.. by default.
         """
         numbers: dict[str, NDArray[np.float64]] = {}
         codes: dict[str, NDArray[np.integer[Any]]] = {}
         vocabularies: dict[str, list[str]] = {}
         missing: dict[str, NDArray[np.bool_]] = {}
-        for column in self._features(frame):
-            name, series = column["name"], typed(frame[column["name"]], column["kind"])
-            if column["kind"] in ("number", "date"):
-                numbers[name] = series.to_numpy().astype(np.float64)
+        kinds = self._features(frame)
+        typed = tables.typed(frame, kinds, rows)
+        for name, kind in kinds.items():
+            series = typed[name]
+            if kind in ("number", "date"):
+                numbers[name] = series.cast(float).fill_null(float("nan")).to_numpy()
             else:
                 vocabularies[name] = series.drop_nulls().unique().sort().to_list()
                 codes[name], missing[name] = _codes(series, vocabularies[name]), series.is_null().to_numpy()
         inputs = encode.transform(self.preprocessing, numbers, codes, vocabularies)
         return Encoded(*inputs, encode.unseen_counts(self.preprocessing, inputs[1], missing))
 
-    def _features(self, frame: pl.DataFrame) -> list[dict[str, Any]]:
-        """The schema's columns; raises ExpostError naming those that `frame` lacks and the names nearest to them."""
-        columns: list[dict[str, Any]] = self.schema["columns"]
-        absent = [column["name"] for column in columns if column["name"] not in frame.columns]
+    def _features(self, frame: pl.DataFrame) -> dict[str, str]:
+        """Kind of each feature column by name; raises ExpostError naming those that `frame` lacks and the names nearest to them."""
+        kinds = {column["name"]: column["kind"] for column in self.schema["columns"]}
+        absent = [name for name in kinds if name not in frame.columns]
         if absent:
             hints = [_nearest(name, frame.columns) for name in absent]
             raise must(
@@ -186,7 +189,7 @@ class Bundle:
                 "; ".join(f"{name} is missing{hint}" for name, hint in zip(absent, hints, strict=True)),
                 "Add the columns or mend their names; empty values are allowed.",
             )
-        return columns
+        return kinds
 
     def score(self, numbers: NDArray[np.float32], categories: NDArray[np.int64]) -> Scores:
         """Logits and embedding of encoded rows, in batches."""
@@ -199,31 +202,6 @@ class Bundle:
     def actions(self, probability: NDArray[np.float64]) -> NDArray[np.int64]:
         """Action numbers (n,) of calibrated probabilities (n, K)."""
         return policy.apply(self.policy, probability)
-
-
-def typed(series: pl.Series, kind: str) -> pl.Series:
-    """Normalise one column as ingest does: text is NFC and stripped, "" is null; numbers and days as Float64, the rest as String."""
-    import polars as pl
-
-    text = series.cast(pl.String).str.normalize("NFC").str.strip_chars()
-    text = text.set(text == "", None)
-    if kind == "number":
-        values = series.cast(pl.Float64) if series.dtype.is_numeric() else text.cast(pl.Float64, strict=False)
-        _refuse(series, values.is_null() & text.is_not_null(), "numbers")
-        return values.fill_nan(None)
-    if kind == "date":
-        values = series if series.dtype.is_temporal() else text.str.to_datetime(strict=False)
-        _refuse(series, values.is_null() & text.is_not_null(), "dates (ISO 8601)")
-        return values.cast(pl.Datetime("us")).cast(pl.Int64).cast(pl.Float64) / 86_400_000_000
-    return text.str.to_lowercase() if kind == "boolean" else text
-
-
-def _refuse(series: pl.Series, bad: pl.Series, what: str) -> None:
-    if bad.any():
-        rows = bad.arg_true().head(3).to_list()
-        raise must(
-            f"column {series.name} must hold {what}", f"row {rows[0]} holds {series[rows[0]]!r} ({bad.sum()} such rows)", "Mend the values."
-        )
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +32,16 @@ class Network:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        # onnxruntime raises its own exception classes, which share only these bases
-        except (RuntimeError, ValueError, NotImplementedError) as error:
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
             raise must("model.onnx must load in ONNX Runtime", str(error).splitlines()[0], REMEDY) from error
-        except Exception as error:
-            if type(error).__module__.startswith("onnxruntime"):
-                raise must("model.onnx must load in ONNX Runtime", str(error).splitlines()[0], REMEDY) from error
-            raise
         self._inputs = [node.name for node in self._session.get_inputs()]
 
     def __call__(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, batch: int = BATCH) -> Scores:
         """Score (n, F) float32 and (n, C) int64 in batches; raises ExpostError on an output that is not finite."""
-        arrays = {"numbers": numbers, "categories": categories}
-        parts = [
+        arrays: dict[str, NDArray[Any]] = {"numbers": numbers, "categories": categories}
+        parts: list[Any] = [
             self._session.run(["logits", "embedding"], {name: arrays[name][start : start + batch] for name in self._inputs})
             for start in range(0, max(len(numbers), 1), batch)
         ]

@@ -6,10 +6,12 @@ import csv
 import hashlib
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines import store
 from pipelines.core import encode
@@ -18,8 +20,6 @@ from pipelines.params.train import Train
 from pipelines.scoring import Network
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pipelines.network.data import Rows
     from pipelines.network.fit import Fitted
 
@@ -41,74 +41,86 @@ def history_rows(history: list[dict[str, float]]) -> list[list[str]]:
     return [["epoch", "train_loss", "valid_log_loss"], *lines]
 
 
-def _rows(chosen: NDArray[Any], numbers: NDArray[Any], categories: NDArray[Any], labels: NDArray[Any]) -> Rows:
+@dataclass(frozen=True)
+class Inputs:
+    """Rows outside the holdout, as the network sees them; `rows` are their indices in the table."""
+
+    rows: NDArray[np.int64]
+    numbers: NDArray[np.float32]
+    categories: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    parts: NDArray[np.int8]
+    classes: int
+
+
+def read_inputs() -> tuple[Inputs, dict[str, Any]]:
+    """Read the split and fit the preprocessing on its train rows; rows of the holdout are left where they are."""
+    columns = {name: np.load(store.need(store.stage_path("split", name)), mmap_mode="r", allow_pickle=False) for name in INPUTS[:4]}
+    meta = store.read_json(store.stage_path("split", INPUTS[4]))
+    rows = np.flatnonzero(np.isin(columns["parts.npy"], (TRAIN, VALID, CALIB)))
+    numbers, categories, labels, parts = (np.asarray(columns[name][rows]) for name in INPUTS[:4])
+    fitted = encode.fit(numbers[parts == TRAIN], categories[parts == TRAIN], meta["numbers"], meta["categories"], meta["vocabularies"])
+    encoded = encode.transform(
+        fitted, encode.named(meta["numbers"], numbers), encode.named(meta["categories"], categories), meta["vocabularies"]
+    )
+    return Inputs(rows, *encoded, labels.astype(np.int64), parts, len(meta["classes"])), fitted
+
+
+def _part(inputs: Inputs, part: int) -> Rows:
     import torch
 
     from pipelines.network.data import Rows
 
-    return Rows(
-        *(torch.from_numpy(np.ascontiguousarray(array[chosen])) for array in (numbers, categories, labels)), torch.from_numpy(chosen)
-    )
+    chosen = inputs.parts == part
+    arrays = (inputs.numbers, inputs.categories, inputs.labels, inputs.rows)
+    return Rows(*(torch.from_numpy(array[chosen]) for array in arrays))
 
 
-def main() -> None:
-    """Run the stage."""
-    params = load(Train)
-    numbers, categories, labels, parts = (np.load(store.need(store.stage_path("split", name)), allow_pickle=False) for name in INPUTS[:4])
-    meta = store.read_json(store.stage_path("split", INPUTS[4]))
-    preprocessing = encode.fit(
-        numbers[parts == TRAIN], categories[parts == TRAIN], meta["numbers"], meta["categories"], meta["vocabularies"]
-    )
-    inputs = encode.transform(
-        preprocessing, encode.named(meta["numbers"], numbers), encode.named(meta["categories"], categories), meta["vocabularies"]
-    )
-    del numbers, categories
-    fitted, model = _fit_and_export(params, preprocessing, *inputs, labels, parts, len(meta["classes"]))
-    outside = np.flatnonzero(np.isin(parts, (TRAIN, VALID, CALIB)))
-    scores = Network(model)(inputs[0][outside], inputs[1][outside])
-    with store.stage_folder("train") as out:
-        (out / "model.onnx").write_bytes(model)
-        store.write_json(out / "preprocessing.json", preprocessing)
-        for name, values in (("rows", outside), ("logits", scores.logits), ("embeddings", scores.embedding)):
-            np.save(out / f"{name}.npy", values)
-        with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows(history_rows(fitted.history))
-        store.write_json(out / "metrics.json", _metrics(fitted, model, scores.logits, labels[outside], parts[outside]))
-    print(
-        f"trained {len(fitted.history)} epochs, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}", file=sys.stderr
-    )
-
-
-def _fit_and_export(
-    params: Train,
-    preprocessing: dict[str, Any],
-    numbers: NDArray[np.float32],
-    categories: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    parts: NDArray[np.int8],
-    classes: int,
-) -> tuple[Fitted, bytes]:
+def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
     from pipelines.network.export import export
     from pipelines.network.fit import fit, use_threads
 
     use_threads()
-    train, valid = (_rows(np.flatnonzero(parts == part), numbers, categories, labels) for part in (TRAIN, VALID))
-    fitted = fit(train, valid, encode.cardinalities(preprocessing), classes, params, checkpoint_path(params))
+    train, valid = _part(inputs, TRAIN), _part(inputs, VALID)
+    fitted = fit(
+        train,
+        valid,
+        params,
+        cardinalities=encode.cardinalities(preprocessing),
+        classes=inputs.classes,
+        checkpoint=checkpoint_path(params),
+    )
     return fitted, export(fitted.network, valid.take(slice(0, 256)))
 
 
-def _metrics(
-    fitted: Fitted, model: bytes, logits: NDArray[np.float32], labels: NDArray[np.int64], parts: NDArray[np.int8]
-) -> dict[str, float]:
-    losses = -logits[np.arange(len(labels)), labels]
+def _metrics(fitted: Fitted, model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
+    losses = -logits[np.arange(len(logits)), inputs.labels]
     return {
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "parameters": sum(weight.numel() for weight in fitted.network.parameters()),
         "model_bytes": len(model),
-        "train_log_loss": float(losses[parts == TRAIN].mean(dtype=np.float64)),
-        "valid_log_loss": float(losses[parts == VALID].mean(dtype=np.float64)),
+        "train_log_loss": float(losses[inputs.parts == TRAIN].mean(dtype=np.float64)),
+        "valid_log_loss": float(losses[inputs.parts == VALID].mean(dtype=np.float64)),
     }
+
+
+def main() -> None:
+    """Run the stage."""
+    params = load(Train)
+    inputs, preprocessing = read_inputs()
+    fitted, model = _fit_and_export(inputs, preprocessing, params)
+    scores = Network(model)(inputs.numbers, inputs.categories)
+    with store.stage_folder("train") as out:
+        (out / "model.onnx").write_bytes(model)
+        store.write_json(out / "preprocessing.json", preprocessing)
+        for name, values in (("rows", inputs.rows), ("logits", scores.logits), ("embeddings", scores.embedding)):
+            np.save(out / f"{name}.npy", values)
+        with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerows(history_rows(fitted.history))
+        store.write_json(out / "metrics.json", _metrics(fitted, model, scores.logits, inputs))
+    done = f"trained {len(fitted.history)} epochs, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
+    print(done, file=sys.stderr)
 
 
 if __name__ == "__main__":

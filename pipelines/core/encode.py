@@ -31,7 +31,7 @@ def fit(
     category_names: Sequence[str],
     vocabularies: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Fit the preprocessing on train rows: `numbers` (n, F) with NaN for missing, `categories` (n, C) codes into `vocabularies`, -1 missing.
+    """Fit the preprocessing on train rows: `numbers` (n, F), NaN missing; `categories` (n, C) codes into `vocabularies`, -1 missing.
 
     Returns plain JSON types. Columns that are constant in these rows are listed under `dropped` and reach no network.
     Raises ExpostError when nothing varies.

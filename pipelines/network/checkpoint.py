@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ def save(path: Path, write: Callable[[str], None]) -> None:
     write(str(temporary))
     with store.atomic_file(_digest(path)) as digest:
         digest.write_text(store.sha256(temporary), encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def intact(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -37,7 +38,7 @@ class Batches:
         self.rows, self.size, self.seed, self.epoch = rows, size, seed, 0
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.size)
+        return math.ceil(len(self.rows) / self.size)
 
     def set_epoch(self, epoch: int) -> None:
         """Told by Lightning before each epoch."""

@@ -26,7 +26,8 @@ class _NumbersOnly(nn.Module):
         self.exported = exported
 
     def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.exported(numbers, numbers.new_zeros((1, 0), dtype=torch.int64))
+        outputs: tuple[torch.Tensor, torch.Tensor] = self.exported(numbers, numbers.new_zeros((1, 0), dtype=torch.int64))
+        return outputs
 
 
 class _CategoriesOnly(nn.Module):
@@ -35,7 +36,8 @@ class _CategoriesOnly(nn.Module):
         self.exported = exported
 
     def forward(self, categories: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.exported(categories.new_zeros((1, 0), dtype=torch.float32), categories)
+        outputs: tuple[torch.Tensor, torch.Tensor] = self.exported(categories.new_zeros((1, 0), dtype=torch.float32), categories)
+        return outputs
 
 
 def export(network: TabularNetwork, sample: Rows) -> bytes:
@@ -84,7 +86,7 @@ def _export(module: nn.Module, inputs: dict[str, torch.Tensor]) -> bytes:
         logger.setLevel(level)
     if program is None:
         raise must("torch.onnx.export must return a program", "it returned none", "Report this as a bug.")
-    return _plain(program.model_proto).SerializeToString(deterministic=True)
+    return bytes(_plain(program.model_proto).SerializeToString(deterministic=True))
 
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:

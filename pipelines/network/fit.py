@@ -44,7 +44,7 @@ class Fitted:
         return self.history[self.best_epoch]["valid_log_loss"]
 
 
-def fit(train: Rows, valid: Rows, cardinalities: list[int], classes: int, params: Train, checkpoint: Path) -> Fitted:
+def fit(train: Rows, valid: Rows, params: Train, *, cardinalities: list[int], classes: int, checkpoint: Path) -> Fitted:
     """Train a network on `train`, stopped by `valid`; a run that was killed goes on from `checkpoint`, which is removed at the end.
 
     On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is asked for and
@@ -119,7 +119,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class Best(Callback):
+class Best(Callback):  # type: ignore[misc]
     """Keeps the weights of the epoch with the lowest valid log loss, and the history."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Best(Callback):
         self.weights, self.history, self.epoch = dict(state["weights"]), list(state["history"]), int(state["epoch"])
 
 
-class Keeper(Callback):
+class Keeper(Callback):  # type: ignore[misc]
     """Writes a checkpoint at the end of an epoch when the last one is `every` seconds old."""
 
     def __init__(self, path: Path, every: float) -> None:
@@ -166,7 +166,7 @@ class Keeper(Callback):
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
-class Progress(Callback):
+class Progress(Callback):  # type: ignore[misc]
     """A bar on a terminal; elsewhere one line at the end and one each ten seconds."""
 
     def __init__(self, epochs: int) -> None:

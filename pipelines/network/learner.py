@@ -16,7 +16,7 @@ from pipelines.params.train import Train
 REMEDY = "Lower train.learning_rate or train.gradient_clip, or look at these rows of data/ingest/table.parquet."
 
 
-class Learner(pl.LightningModule):
+class Learner(pl.LightningModule):  # type: ignore[misc]
     """Trains a network; `train_loss` and `valid_log_loss` of the last epoch are in nats per row."""
 
     def __init__(self, network: TabularNetwork, params: Train) -> None:

@@ -38,10 +38,11 @@ class TabularNetwork(nn.Module):
             else None
         )
         # Code 0 stands for a value unseen in train: its row is zero, which is the mean of the other rows at the start, and stays zero.
+        category_sizes = [embedding_size(cardinality, params.number_embedding) for cardinality in cardinalities]
         self.categories = nn.ModuleList(
-            nn.Embedding(cardinality, embedding_size(cardinality, params.number_embedding), padding_idx=0) for cardinality in cardinalities
+            nn.Embedding(cardinality, size, padding_idx=0) for cardinality, size in zip(cardinalities, category_sizes, strict=True)
         )
-        sizes = [params.number_embedding] * number_count + [table.embedding_dim for table in self.categories]  # type: ignore[misc]
+        sizes = [params.number_embedding] * number_count + category_sizes
         self.view = EnsembleView(k=params.k)
         self.backbone = MLPBackboneBatchEnsemble(
             d_in=sum(sizes),

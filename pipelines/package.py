@@ -1,0 +1,117 @@
+"""Assemble the bundle that ships; a fresh process proves that it scores raw rows as the pipeline did."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines import store
+from pipelines.bundle import Bundle, write_manifest
+from pipelines.errors import must
+
+TOLERANCE = 1e-5
+SOURCES = {
+    "model.onnx": "train",
+    "preprocessing.json": "train",
+    "calibrator.json": "calibrate",
+    "policy.json": "decide",
+}
+FEATURES = ("feature", "feature+cost")
+
+
+def bundle_schema(ingested: dict[str, Any], split: dict[str, Any]) -> dict[str, Any]:
+    """What a scorer must know about the table: target, classes, feature columns with kinds, other columns' roles, the split's rule."""
+    columns = ingested["columns"]
+    return {
+        "target": ingested["target"],
+        "classes": ingested["classes"],
+        "columns": [{"name": column["name"], "kind": column["kind"]} for column in columns if column["role"] in FEATURES],
+        "others": [column for column in columns if column["role"] not in FEATURES],
+        "split": split["rule"],
+    }
+
+
+def assemble(folder: Path) -> None:
+    """Copy the upstream files into `folder`, and write schema and manifest over them."""
+    folder.mkdir()
+    for name, stage in SOURCES.items():
+        shutil.copyfile(store.need(store.stage_path(stage, name)), folder / name)
+    schema = bundle_schema(
+        store.read_json(store.stage_path("ingest", "schema.json")), store.read_json(store.stage_path("split", "meta.json"))
+    )
+    store.write_json(folder / "schema.json", schema)
+    write_manifest(folder)
+
+
+def score_in_fresh_process(folder: Path, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Logits, probabilities and actions of table rows, as a new process gets them out of the bundle; raises ExpostError where it fails."""
+    with tempfile.TemporaryDirectory() as scratch:
+        chosen = Path(scratch) / "rows.npy"
+        np.save(chosen, rows)
+        table = store.need(store.stage_path("ingest", "table.parquet"))
+        command = [sys.executable, "-m", "pipelines.bundle", str(folder), str(table), str(chosen), scratch]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+            raise must("the bundle must load and score in a fresh process", said[-1].removeprefix("error: "), "Run `dvc repro` again.")
+        return {name: np.load(Path(scratch) / f"{name}.npy", allow_pickle=False) for name in ("logits", "probabilities", "actions")}
+
+
+def difference(scored: dict[str, NDArray[Any]], bundle: Bundle) -> float:
+    """Largest difference of probabilities between a fresh process and the pipeline's own files, over every row outside the holdout."""
+    logits = np.load(store.need(store.stage_path("train", "logits.npy")), allow_pickle=False)
+    rows = np.load(store.need(store.stage_path("train", "rows.npy")), allow_pickle=False)
+    calib = np.load(store.need(store.stage_path("calibrate", "rows.npy")), allow_pickle=False)
+    probability = np.load(store.need(store.stage_path("calibrate", "probabilities.npy")), allow_pickle=False)
+    shipped = bundle.probabilities(logits)
+    where = np.searchsorted(rows, calib)
+    differences = [
+        scored["probabilities"] - shipped,
+        np.exp(scored["logits"]) - np.exp(logits),
+        scored["probabilities"][where] - probability,
+    ]
+    worst = max(float(np.max(np.abs(part), initial=0.0)) for part in differences)
+    if not worst <= TOLERANCE:
+        raise must(
+            f"the bundle must reproduce the pipeline's probabilities to {TOLERANCE}",
+            f"they differ by {worst:.2g}",
+            "Run `dvc repro` again.",
+        )
+    # A row on the policy's edge may fall either way by a rounding; any other disagreement is an error.
+    changed = np.flatnonzero(scored["actions"] != bundle.actions(shipped))
+    certain = [row for row in changed if _decided(bundle, shipped[row])]
+    if certain:
+        raise must(
+            "the bundle must reproduce the pipeline's actions",
+            f"{len(certain)} rows differ, the first is table row {rows[certain[0]]}",
+            "Run `dvc repro` again.",
+        )
+    return worst
+
+
+def _decided(bundle: Bundle, probability: NDArray[np.float64]) -> bool:
+    """Whether moving each class's probability by the tolerance leaves the action as it is."""
+    steps = np.concatenate([np.eye(len(probability)), -np.eye(len(probability))]) * TOLERANCE
+    moved = np.clip(probability + steps, 0, None)
+    return len(set(bundle.actions(moved / moved.sum(axis=1, keepdims=True)).tolist())) == 1
+
+
+def main() -> None:
+    """Run the stage."""
+    rows = np.load(store.need(store.stage_path("train", "rows.npy")), allow_pickle=False)
+    with store.stage_folder("package") as out:
+        assemble(out / "bundle")
+        worst = difference(score_in_fresh_process(out / "bundle", rows), Bundle.load(out / "bundle"))
+        store.write_json(out / "proof.json", {"rows": len(rows), "max_difference": worst, "tolerance": TOLERANCE})
+    print(f"a fresh process scored {len(rows)} rows to within {worst:.1g}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    store.run_stage(main)
