@@ -46,7 +46,7 @@ def main() -> None:
     ]
     crossfitted = np.stack([calibration.apply(c, logits) for c in fitted])
 
-    before, after = calibration.softmax(logits), out_of_fold(crossfitted, masks)
+    before, after = calibration.softmax(logits), crossfit.out_of_fold(crossfitted, masks)
     summary: dict[str, Any] = {
         "method": method,
         "methods_in_folds": [c["method"] for c in fitted],
@@ -113,12 +113,6 @@ def choose_and_fit(methods: Sequence[str], logits: Float, labels: Int, groups: I
     masks = crossfit.folds_of(labels, groups, folds=max(inner, 2), repeats=1, seed=seed)
     choice = crossfit.simplest_not_worse(candidate_losses(methods, logits, labels, masks), groups)
     return calibration.fit(methods[choice.chosen], logits, labels)
-
-
-def out_of_fold(crossfitted: Float, masks: Bool) -> Float:
-    """Probabilities `(repeats, n, K)` of each row under calibrators that have not seen it."""
-    found = iter(crossfitted)
-    return crossfit.crossfit(masks, lambda rest, held: np.asarray(next(found)[held]))
 
 
 def figures(probability: Float, labels: Int, groups: Int, seed: int) -> dict[str, Any]:

@@ -98,6 +98,12 @@ def crossfit(masks: Bool, fit_predict: Callable[[Bool, Bool], Float]) -> Float:
     return found
 
 
+def out_of_fold(values: Any, masks: Bool) -> Float:
+    """Entries `(repeats, n, ...)` of `values` `(J, n, ...)` where mask j holds the row out: each row as seen by who has not seen it."""
+    found = iter(values)
+    return crossfit(masks, lambda rest, held: np.asarray(next(found)[held]))
+
+
 @dataclass(frozen=True)
 class Choice:
     """Index of the candidate chosen, the best one's, and per candidate: mean loss, excess over the best, its standard error."""

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.core import policy
+from pipelines.core.utility import scale
+
 Float = NDArray[np.float64]
 
 
@@ -56,3 +59,25 @@ def _between(low: float, high: float, prefer: float) -> float:
         return float(low if np.isinf(low) else high)
     middle = low + (high - low) / 2
     return float(middle if middle < high else low)
+
+
+def exact(probability: Any, labels: Any, U: Any) -> tuple[Float, Float, Cutoff]:
+    """Best policy for two actions on these rows: offsets `(K,)`, prices `(2,)`, and the cut-off that they stand for.
+
+    `probability` `(n, K)`, `labels` `(n,)`, `U` `(K, 2)`. With two classes the score is the second class's log-odds, and the
+    cut-off becomes its offset; with more it is the difference of the expected utilities, and the cut-off becomes the second action's price.
+    """
+    matrix, p = np.asarray(U, dtype=np.float64), np.asarray(probability, dtype=np.float64)
+    advantage = matrix[:, 1] - matrix[:, 0]
+    gain = advantage[np.asarray(labels)]
+    if len(matrix) == 2:
+        score, t = log_odds(p), policy.analytic_threshold(matrix)
+        found = best_cutoff(score, gain * np.sign(advantage[1]), prefer=float(np.log(t / (1 - t))))
+        return np.array([0.0, policy.offset_of_cutoff(found.cutoff, matrix)]), np.zeros(2), found
+    found = best_cutoff(p @ advantage, gain)
+    return np.zeros(len(matrix)), np.array([0.0, np.clip(found.cutoff, -2 * scale(matrix), 2 * scale(matrix))]), found
+
+
+def log_odds(probability: Float) -> Float:
+    """Log-odds `(n,)` of the second of two classes."""
+    return np.asarray(np.log(probability[:, 1]) - np.log(probability[:, 0]))
