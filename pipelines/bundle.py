@@ -167,16 +167,35 @@ class Bundle:
         vocabularies: dict[str, list[str]] = {}
         missing: dict[str, NDArray[np.bool_]] = {}
         kinds = self._features(frame)
-        typed = tables.typed(frame, kinds, rows)
+        typed = tables.typed(self._like_train(frame, kinds), kinds, rows)
         for name, kind in kinds.items():
             series = typed[name]
             if kind in ("number", "date"):
+                _refuse_infinite(series, rows)
                 numbers[name] = series.cast(float).fill_null(float("nan")).to_numpy()
             else:
                 vocabularies[name] = series.drop_nulls().unique().sort().to_list()
                 codes[name], missing[name] = _codes(series, vocabularies[name]), series.is_null().to_numpy()
         inputs = encode.transform(self.preprocessing, numbers, codes, vocabularies)
         return Encoded(*inputs, encode.unseen_counts(self.preprocessing, inputs[1], missing))
+
+    def _like_train(self, frame: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
+        """Write category columns that come as floats as train had them ("1" or "1.0"), whatever else the batch holds."""
+        import polars as pl
+
+        values = {fitted["name"]: fitted["values"] for fitted in self.preprocessing["categories"]}
+        changed = []
+        for name, kind in kinds.items():
+            if kind == "category" and frame.schema[name].is_float():
+                column = frame[name].fill_nan(None)
+                if not any("." in value for value in values.get(name, ())):
+                    whole = column == column.round(0)
+                    text = pl.select(
+                        pl.when(whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
+                    )
+                    column = text.to_series()
+                changed.append(column.cast(pl.String).alias(name))
+        return frame.with_columns(changed) if changed else frame
 
     def _features(self, frame: pl.DataFrame) -> dict[str, str]:
         """Kind of each feature column by name; raises ExpostError naming those that `frame` lacks and the names nearest to them."""
@@ -202,6 +221,16 @@ class Bundle:
     def actions(self, probability: NDArray[np.float64]) -> NDArray[np.int64]:
         """Action numbers (n,) of calibrated probabilities (n, K)."""
         return policy.apply(self.policy, probability)
+
+
+def _refuse_infinite(series: pl.Series, rows: pl.Series | None) -> None:
+    wrong = series.is_infinite().fill_null(False)
+    if wrong.any():
+        first = wrong.arg_true()[0]
+        row = first + 1 if rows is None else rows[first]
+        raise must(
+            f"column {series.name!r} must hold finite numbers", f"row {row} holds {series[first]}", "Mend the value, or leave it empty."
+        )
 
 
 def _nearest(name: str, names: list[str]) -> str:
