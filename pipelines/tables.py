@@ -16,6 +16,8 @@ from pipelines.errors import ExpostError, must
 if TYPE_CHECKING:
     import polars as pl
 
+    from pipelines.core.rowhash import Column
+
 #: Suffixes that are read in a folder; other files (a README, Spark's _SUCCESS) stand beside tables and are passed over.
 PARQUET = (".parquet", ".pq")
 DELIMITED = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
@@ -209,7 +211,7 @@ def as_text(series: pl.Series) -> pl.Series:
     """String form of a column: text NFC-normalised and stripped, "" null; integers "1", booleans "true", integral floats "1.0"."""
     import polars as pl
 
-    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object, pl.Duration):
         rule = f"column {series.name!r} must hold plain values"
         raise must(rule, f"it holds {series.dtype}", "Give it the role ignored in params.yaml.")
     if series.dtype.is_float():
@@ -318,3 +320,31 @@ def _as_days(series: pl.Series) -> pl.Series:
             stamp = text.str.strip_suffix("Z").str.to_datetime(form, strict=False, time_unit="us").cast(pl.Int64)
             days = days.fill_null(stamp / 86_400_000_000.0)
     return days
+
+
+def arrays(frame: pl.DataFrame, names: Sequence[str]) -> dict[str, Column]:
+    """Columns of a typed table as the core takes them: float64 (n,) with NaN for missing, or `Text` with its values sorted."""
+    return {name: _array(frame[name]) for name in names}
+
+
+def _array(series: pl.Series) -> Column:
+    import numpy as np
+    import polars as pl
+
+    from pipelines.core.rowhash import Text
+
+    if series.dtype != pl.String:
+        return np.ascontiguousarray(series.cast(pl.Float64).fill_null(float("nan")).to_numpy(), dtype=np.float64)
+    values = series.drop_nulls().unique().sort()
+    codes = series.cast(pl.Enum(values)).to_physical().cast(pl.Int32).fill_null(-1)
+    return Text(np.array(codes.to_numpy(), dtype=np.int32), tuple(values.to_list()))
+
+
+def inside_raw(source: str) -> bool:
+    """Whether a source is a place inside data/raw, where DVC versions it without a copy."""
+    return "://" not in source and source != BUILT_IN and Path(source).absolute().is_relative_to(Path("data", "raw").absolute())
+
+
+def raw_path(source: str, name: str) -> Path:
+    """Where the versioned copy of a source stands: `data/raw/<name>`, or the source itself where it is inside data/raw."""
+    return Path(source) if inside_raw(source) else Path("data", "raw", name)

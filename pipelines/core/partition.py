@@ -47,11 +47,16 @@ def assign_parts(rule: Mapping[str, Any], columns: Mapping[str, Column], holdout
     """Give each row its part under `rule`, the JSON object that `split` writes to meta.json and that ships in the bundle's schema.json.
 
     `columns` holds at least `needed(rule)`: float64 (n,) with NaN for missing, or `Text`. `holdout` (n,) marks the rows of a second
-    file that is holdout as a whole; the shares of the other parts then grow. Neither a group nor equal rows cross parts: where a
+    file, which are holdout as a whole where the rule says `second_file`; the shares of the other parts then grow. Neither a group nor equal rows cross parts: where a
     date or a declared column would have it so, the copies in the earlier parts are excluded. Raises ExpostError where a column is
     absent, of another type than the rule was made for, or holds a value that the rule does not place.
     """
     _check(rule, columns)
+    rows = len(columns[rule["columns"][0]])
+    if rule["second_file"]:
+        holdout = np.zeros(rows, dtype=bool) if holdout is None else holdout
+    else:
+        holdout = None  # the rule was made without a second file: it draws every row
     row_hash = row_hashes({name: columns[name] for name in rule["columns"]})
     group_hash = _group_hash(rule, columns, row_hash)
     parts = {"hash": _by_hash, "time": _by_time, "column": _by_column}[rule["by"]](rule, columns, group_hash, holdout)

@@ -28,7 +28,10 @@ class Column(Section):
 
 
 class Ingest(Section):
-    """Where the table comes from and what its columns are."""
+    """Where the table comes from and what its columns are.
+
+    `where` is an SQL condition over the table as it was read, ignored columns too; columns of kind category are text there.
+    """
 
     source: str = Field(min_length=1)
     target: str = Field(min_length=1)

@@ -1,5 +1,6 @@
 """Section `split`: the rule that gives each row its part."""
 
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -25,12 +26,33 @@ class Shares(Section):
         return self
 
 
+def _days(text: str) -> float:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f'a date must be ISO 8601, however: got {text!r}. Write it like "2024-01-31".') from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() / 86_400
+
+
 class Dates(Section):
     """First date (ISO 8601) of valid, calib and holdout in the column with the role time; earlier rows train, later ones hold out."""
 
     valid_from: str
     calib_from: str
     holdout_from: str
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        days = self.days
+        if not days[0] < days[1] < days[2]:
+            got = f"{self.valid_from}, {self.calib_from}, {self.holdout_from}"
+            raise ValueError(f"valid_from, calib_from, holdout_from must follow each other, however: got {got}. Move them.")
+        return self
+
+    @property
+    def days(self) -> tuple[float, float, float]:
+        """The three moments in days since 1970-01-01, UTC where no zone is given."""
+        return _days(self.valid_from), _days(self.calib_from), _days(self.holdout_from)
 
 
 class Declared(Section):
@@ -56,4 +78,6 @@ class Split(Section):
         for rule, needed in (("time", self.time), ("column", self.column)):
             if self.by == rule and needed is None:
                 raise ValueError(f"split.by: {rule} must come with split.{rule}, however: it is missing. Add it, or use by: hash.")
+        if len(set(self.columns)) != len(self.columns):
+            raise ValueError(f"split.columns must be distinct, however: got {list(self.columns)}. Remove the repetition.")
         return self

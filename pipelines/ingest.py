@@ -1,0 +1,168 @@
+"""Stage `ingest`: the source becomes one typed Parquet table with a role per column.
+
+Reads data/raw; writes data/ingest/table.parquet and schema.json.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import store
+from pipelines.errors import ExpostError, must
+from pipelines.params import load
+from pipelines.params.ingest import Ingest
+from pipelines.tables import as_text, raw_path, read_table, typed
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: Boolean column that marks the rows of `ingest.holdout_source`; there only where that is set.
+HOLDOUT = "__holdout__"
+_ROW = "__row__"
+_CHECK = "pipelines.commands.check"
+
+
+def check_params() -> None:
+    """Check the whole of params.yaml before the first stage; raises ExpostError with the message.
+
+    Another process does it, so that nothing upstream of `decide` can see the utility.
+    """
+    if importlib.util.find_spec(_CHECK) is None:
+        return
+    done = subprocess.run([sys.executable, "-m", _CHECK], capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or f"the check of params.yaml ended with code {done.returncode}").removeprefix(
+            "error: "
+        )
+        raise ExpostError(lines)
+
+
+def read_source(path: Path, params: Ingest) -> pl.DataFrame:
+    """Read one raw table, number its rows (`__row__`, from 1, for messages) and keep those that `where` accepts."""
+    import polars as pl
+
+    if not path.exists() and not any(mark in str(path) for mark in "*?["):
+        rule = f"{path} must hold the table that ingest.source names"
+        raise must(rule, "it is missing", "Run `expost retrain`, which reads the source, or `dvc pull` where it was pushed before.")
+    text = [name for name, column in params.columns.items() if column.kind == "category"]
+    frame = read_table(path, text).with_row_index(_ROW, offset=1)
+    if not params.where:
+        return frame
+    try:
+        return frame.filter(pl.sql_expr(params.where))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        got = f"{params.where!r} gives: {' '.join(str(error).split())[:300]}"
+        remedy = "Mend ingest.where; columns of kind category are text, so write their values in single quotes."
+        raise must("ingest.where must be an SQL condition over the table's columns", got, remedy) from error
+
+
+def check_columns(found: Sequence[str], params: Ingest, path: Path) -> None:
+    """Raise ExpostError where the target or a declared column is not in the table, naming the nearest names."""
+    for name in (params.target, *(name for name, column in params.columns.items() if column.role != "ignored")):
+        if name not in found:
+            close = difflib.get_close_matches(name, [other for other in found if other != _ROW], n=3, cutoff=0.5)
+            hint = f"the nearest names are {close}" if close else f"it has {[other for other in found if other != _ROW][:10]}"
+            what, key = ("the target", "ingest.target") if name == params.target else ("column", f"ingest.columns.{name}")
+            raise must(
+                f"the table in {path} must have {what} {name!r}", f"it has none; {hint}", f"Mend {key} in params.yaml, or the table."
+            )
+
+
+def type_table(frame: pl.DataFrame, params: Ingest) -> pl.DataFrame:
+    """Typed columns with a role other than ignored, then the target as text; raises ExpostError for values that have no such form."""
+    rows = frame[_ROW]
+    kinds: dict[str, str] = {name: column.kind for name, column in params.columns.items() if column.role != "ignored"}
+    table = typed(frame, kinds, rows)
+    for name, kind in kinds.items():
+        if kind in ("number", "date") and (infinite := table[name].is_infinite().fill_null(False)).any():
+            where = ", ".join(f"row {row}" for row in rows.filter(infinite).head(5))
+            remedy = "Mend the values, write missing ones as empty, or drop the rows with ingest.where."
+            raise must(f"column {name!r} must hold finite numbers", f"{int(infinite.sum())} are infinite ({where})", remedy)
+    return table.with_columns(as_text(frame[params.target]).alias(params.target))
+
+
+def check_target(target: pl.Series, classes: Sequence[str]) -> None:
+    """Raise ExpostError where the target is missing, constant, of an undeclared class, or a declared class never occurs."""
+    name, quoted = target.name, "Class names are text: quote them in params.yaml."
+    if target.has_nulls():
+        remedy = f"Fill them in, or drop the rows with ingest.where: '\"{name}\" IS NOT NULL'."
+        raise must(f"the target {name!r} must be there in every row", f"{target.null_count()} of {len(target)} rows have none", remedy)
+    counts = dict(sorted(target.value_counts().iter_rows()))
+    if len(counts) == 1:
+        raise must(
+            f"the target {name!r} must not be constant", f"every row has {next(iter(counts))!r}", "Check ingest.target and ingest.where."
+        )
+    if undeclared := [value for value in counts if value not in classes]:
+        got = ", ".join(f"{value!r} ({counts[value]} rows)" for value in undeclared[:10])
+        raise must(f"the target {name!r} must have the classes {list(classes)}", f"it also has {got}", f"Declare or mend them. {quoted}")
+    if absent := [value for value in classes if value not in counts]:
+        raise must(
+            f"every class of {name!r} must occur", f"{absent} never does; the table has {list(counts)}", f"Mend ingest.classes. {quoted}"
+        )
+
+
+def check_features(table: pl.DataFrame, features: Sequence[str]) -> None:
+    """Raise ExpostError where a feature holds nothing to learn from: all missing, or one value and none missing."""
+    for name in features:
+        column = table[name]
+        if column.null_count() == len(column):
+            got = "every value is missing"
+        elif not column.has_nulls() and column.n_unique() == 1:
+            got = f"every row has {column[0]!r}"
+        else:
+            continue
+        raise must(f"feature {name!r} must vary", got, f"Mend the source, or set ingest.columns.{name}.role to ignored in params.yaml.")
+
+
+def schema_of(params: Ingest, rows: int, notes: list[str]) -> dict[str, Any]:
+    """The content of schema.json: target, classes, columns with a role other than ignored in the order declared, rows, notes."""
+    kept = [(name, column) for name, column in params.columns.items() if column.role != "ignored"]
+    columns = [{"name": name, "role": column.role, "kind": column.kind} for name, column in kept]
+    return {"target": params.target, "classes": list(params.classes), "columns": columns, "rows": rows, "notes": notes}
+
+
+def notes_on(frame: pl.DataFrame, rows: int, params: Ingest) -> list[str]:
+    """What a reader should know: columns of the table that params.yaml does not declare."""
+    unknown = [name for name in frame.columns if name not in params.columns and name not in (params.target, _ROW)]
+    notes = [f"columns without a role in params.yaml are left out: {', '.join(unknown)}"] if unknown else []
+    return [*notes, f"ingest.where keeps {rows} rows: {params.where}"] if params.where else notes
+
+
+def main() -> None:
+    """Run the stage in the workspace that is the current directory."""
+    import polars as pl
+
+    check_params()
+    params = load(Ingest)
+    tables, notes = [], list[str]()
+    for source, name in ((params.source, "table"), (params.holdout_source, "holdout")):
+        if source is None:
+            continue
+        path = raw_path(source, name)
+        frame = read_source(path, params)
+        check_columns(frame.columns, params, path)
+        if frame.is_empty():
+            raise must(
+                f"the table in {path} must have rows",
+                "it has none" + (" that ingest.where accepts" if params.where else ""),
+                "Check the source.",
+            )
+        table = type_table(frame, params)
+        tables.append(table if params.holdout_source is None else table.with_columns(pl.lit(name == "holdout").alias(HOLDOUT)))
+        notes += [note for note in notes_on(frame, len(frame), params) if note not in notes]
+    table = pl.concat(tables, rechunk=True)
+    check_target(table[params.target], params.classes)
+    check_features(table, params.features)
+    with store.stage_folder("ingest") as out:
+        table.write_parquet(out / "table.parquet", compression="zstd", compression_level=3, statistics=False, row_group_size=250_000)
+        store.write_json(out / "schema.json", schema_of(params, len(table), notes))
+
+
+if __name__ == "__main__":
+    store.run_stage(main)

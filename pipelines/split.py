@@ -1,0 +1,148 @@
+"""Stage `split`: each row's part - train, valid, calib or holdout - by a rule that is stable as data grows, and typed arrays.
+
+Reads data/ingest; writes the arrays of data/split and meta.json, whose `rule` ships in the bundle.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines import store
+from pipelines.core.partition import PARTS, Assignment, assign_parts, needed
+from pipelines.core.rowhash import HASH, Column, Text
+from pipelines.errors import must
+from pipelines.params import load
+from pipelines.params.split import Split
+from pipelines.tables import arrays
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HOLDOUT = "__holdout__"
+_NUMERIC = ("number", "date")
+
+
+def make_rule(params: Split, schema: dict[str, Any], second_file: bool = False) -> dict[str, Any]:
+    """The rule as JSON: all that `assign_parts` needs to give the same rows the same parts, in this workspace or from a bundle."""
+    kinds = {column["name"]: column["kind"] for column in schema["columns"]}
+    features = [column["name"] for column in schema["columns"] if column["role"] in ("feature", "feature+cost")]
+    rule: dict[str, Any] = {
+        "by": params.by,
+        "hash": HASH,
+        "salt": params.salt,
+        "columns": sorted(params.columns or features),
+        "shares": {part: getattr(params.shares, part) for part in PARTS},
+        "group": _with_role("group", schema),
+        "second_file": second_file,
+    }
+    if params.by == "time":
+        assert params.time is not None
+        valid, calib, holdout = params.time.days
+        rule["time"] = {"name": _time_column(schema), "valid_from": valid, "calib_from": calib, "holdout_from": holdout}
+    if params.by == "column":
+        assert params.column is not None
+        rule["column"] = {"name": params.column.name, "parts": dict(params.column.parts)}
+    for name in needed(rule):
+        if name not in kinds:
+            remedy = f"Give it a role, such as key, in params.yaml, or change split; its columns are {list(kinds)[:20]}."
+            raise must(f"the split needs column {name!r}", "it has no role other than ignored under ingest.columns", remedy)
+    rule["types"] = {name: "number" if kinds[name] in _NUMERIC else "text" for name in needed(rule)}
+    if params.by == "column" and rule["types"][rule["column"]["name"]] != "text":
+        name = rule["column"]["name"]
+        raise must("split.column must be of kind category or boolean", f"{name!r} is {kinds[name]}", f"Change ingest.columns.{name}.kind.")
+    return rule
+
+
+def _with_role(role: str, schema: dict[str, Any]) -> str | None:
+    return next((column["name"] for column in schema["columns"] if column["role"] == role), None)
+
+
+def _time_column(schema: dict[str, Any]) -> str:
+    found = [(column["name"], column["kind"]) for column in schema["columns"] if column["role"] == "time"]
+    if len(found) != 1 or found[0][1] != "date":
+        got = f"found {found}" if found else "there is none"
+        raise must("split.by: time needs exactly one column with role time and kind date", got, "Mend ingest.columns, or use by: hash.")
+    return str(found[0][0])
+
+
+def sizes(assignment: Assignment, labels: npt.NDArray[np.int64], classes: int) -> dict[str, Any]:
+    """Rows and rows per class of each part, and how many copies were excluded and why."""
+    counted: dict[str, Any] = {}
+    for code, part in enumerate(PARTS):
+        here = labels[assignment.parts == code]
+        counted[part] = {"rows": len(here), "per_class": np.bincount(here, minlength=classes).tolist()}
+    excluded = {"groups": assignment.group_copies, "duplicates": assignment.row_copies}
+    return {**counted, "excluded": {"rows": sum(excluded.values()), **excluded}}
+
+
+def check_sizes(counted: dict[str, Any], classes: list[str], params: Split) -> None:
+    """Raise ExpostError where a part has fewer than `split.min_rows_per_class` rows of a class, with the rows needed about in total."""
+    short = [(part, i) for part in PARTS for i in range(len(classes)) if counted[part]["per_class"][i] < params.min_rows_per_class]
+    if not short:
+        return
+    part, i = min(short, key=lambda item: counted[item[0]]["per_class"][item[1]])
+    got = f"{part} has {counted[part]['per_class'][i]} rows of class {classes[i]!r}"
+    others = sorted({f"{other}/{classes[j]}" for other, j in short} - {f"{part}/{classes[i]}"})
+    got += f" (too few also in {', '.join(others[:6])})" if others else ""
+    got += f"; {counted['excluded']['rows']} copies were excluded" if counted["excluded"]["rows"] else ""
+    total = sum(counted[other]["per_class"][i] for other in PARTS)
+    if params.by == "hash":
+        wanted = rows_needed(params.min_rows_per_class, getattr(params.shares, part))
+        remedy = f"About {wanted} rows of class {classes[i]!r} are needed in total, there are {total}: add rows, or change split.shares."
+    else:
+        remedy = f"There are {total} rows of that class in all: move the limits under split.{params.by}, or add rows."
+    raise must(f"each part must have at least {params.min_rows_per_class} rows of each class (split.min_rows_per_class)", got, remedy)
+
+
+def rows_needed(least: int, share: float) -> int:
+    """Rows of a class in total with which a part of this share has at least `least` of them 97 times in 100 (normal approximation)."""
+    root = math.sqrt(1 - share) + math.sqrt(1 - share + least)  # solves n share - 2 sqrt(n share (1 - share)) = least for n
+    return math.ceil(root**2 / share)
+
+
+def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """numbers (n, F) float64 with NaN for missing, categories (n, C) int32 with -1 for missing; their names and vocabularies."""
+    features = [column["name"] for column in schema["columns"] if column["role"] in ("feature", "feature+cost")]
+    numbers = {name: column for name in features if not isinstance(column := columns[name], Text)}
+    texts = {name: column for name in features if isinstance(column := columns[name], Text)}
+    stacked = {
+        "numbers": np.column_stack(list(numbers.values())) if numbers else np.empty((schema["rows"], 0), dtype=np.float64),
+        "categories": np.column_stack([text.codes for text in texts.values()]) if texts else np.empty((schema["rows"], 0), dtype=np.int32),
+    }
+    names = {"numbers": list(numbers), "categories": list(texts), "vocabularies": {name: list(text.values) for name, text in texts.items()}}
+    return stacked, names
+
+
+def write(out: Path, saved: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
+    """Write the arrays as <name>.npy, to be memory-mapped, and meta.json."""
+    for name, array in saved.items():
+        np.save(out / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    store.write_json(out / "meta.json", meta)
+
+
+def main() -> None:
+    """Run the stage in the workspace that is the current directory."""
+    import polars as pl
+
+    params, schema = load(Split), store.read_json(store.stage_path("ingest", "schema.json"))
+    table = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
+    rule = make_rule(params, schema, _HOLDOUT in table.columns)
+    columns = arrays(table, [column["name"] for column in schema["columns"]])
+    second = table[_HOLDOUT].to_numpy() if _HOLDOUT in table.columns else None
+    assignment = assign_parts(rule, columns, second)
+    classes = schema["classes"]
+    labels = table[schema["target"]].cast(pl.Enum(classes)).to_physical().cast(pl.Int64).to_numpy()
+    counted = sizes(assignment, labels, len(classes))
+    check_sizes(counted, classes, params)
+    stacked, names = feature_arrays(columns, schema)
+    aligned = {"labels": labels, "parts": assignment.parts, "groups": assignment.groups, "row_hash": assignment.row_hash}
+    with store.stage_folder("split") as out:
+        write(out, {**stacked, **aligned}, {"rule": rule, **names, "classes": classes, "sizes": counted})
+
+
+if __name__ == "__main__":
+    store.run_stage(main)
