@@ -170,11 +170,5 @@ def _cost(act: NDArray[np.bool_], labels: Ints, share: float) -> float:
     return float(np.where(labels == 1, share * ~act, (1 - share) * act).mean()) if labels.size else float("nan")
 
 
-def histogram(values: Floats, *, bins: int = 20, low: float, high: float) -> dict[str, list[float]]:
-    """Counts of values between `low` and `high` in equal bins; the edges come along."""
-    counts, edges = np.histogram(values[np.isfinite(values)], bins=bins, range=(low, high if high > low else low + 1))
-    return {"edges": edges.tolist(), "rows": counts.tolist()}
-
-
 def _of_label(probability: Floats, labels: Ints) -> Floats:
     return np.asarray(probability[np.arange(labels.size), labels], dtype=np.float64)
