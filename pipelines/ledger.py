@@ -57,6 +57,10 @@ _LOOK = sa.Table(
 DIGESTS = ("bundle_sha256", "weights_sha256", "policy_sha256")
 
 
+class UnreachableError(ExpostError):
+    """The ledger or the registry did not answer, or failed while it did; what was computed is safe on disk."""
+
+
 @dataclass(frozen=True)
 class Reign:
     """The champion of `model`: its version (None before the first), the epoch (number of promotions so far) and its digests."""
@@ -92,10 +96,9 @@ class Ledger:
                 yield connection
         except sa.exc.OperationalError as error:
             reason = str(error.orig).splitlines()[0]
-            raise must(
-                "the ledger must be within reach",
-                f"{self._engine.url.render_as_string(hide_password=True)}: {reason}",
-                "Nothing computed is lost: run `expost retrain` again when it is, or mend registry.ledger_uri in params.yaml.",
+            raise UnreachableError(
+                f"the ledger must be within reach, however: {self._engine.url.render_as_string(hide_password=True)}: {reason}. What the stages "
+                "computed is safe on disk: run `expost retrain` again when it answers; or mend registry.ledger_uri in params.yaml."
             ) from error
 
     def reign(self, model: str) -> Reign:

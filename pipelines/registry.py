@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import publication
 from pipelines.bundle import MANIFEST, Bundle
-from pipelines.errors import ExpostError, must
+from pipelines.errors import must
+from pipelines.ledger import UnreachableError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,10 +27,6 @@ SERVING = Path(__file__).with_name("serving.py")
 STORE = Path("mlflow")
 CHALLENGER, CHAMPION = "challenger", "champion"
 _FINITE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # the default retries for minutes
-
-
-class RegistryError(ExpostError):
-    """The registry did not answer, or failed while it did; what was computed is safe on disk."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def _is_local(uri: str) -> bool:
 
 @contextmanager
 def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
-    """A client of the store; whatever goes wrong inside becomes one RegistryError."""
+    """A client of the store; whatever goes wrong inside becomes one UnreachableError."""
     for name, value in _FINITE_PATIENCE.items():
         os.environ.setdefault(name, value)
     uri = _uri(tracking_uri)
@@ -73,7 +70,7 @@ def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, sa.exc.SQLAlchemyError, requests.RequestException, OSError) as error:
         reason = str(error).splitlines()[0][:300]
-        raise RegistryError(
+        raise UnreachableError(
             f"the registry must be within reach, however: {uri}: {reason}. What the stages computed is safe on disk: run `expost retrain` "
             "again when the registry answers, and it goes on from there; or mend registry.tracking_uri in params.yaml."
         ) from error
@@ -110,7 +107,7 @@ def register(
 ) -> Registered:
     """Register what the stages left in the workspace as a run and a version with the alias `challenger`.
 
-    Idempotent: a result that has a version keeps it, and only its verdict is brought up to date. Raises RegistryError.
+    Idempotent: a result that has a version keeps it, and only its verdict is brought up to date. Raises UnreachableError.
     """
     manifest = Bundle.load(folder).manifest
     key = run_key(manifest["bundle_sha256"], data_digest)

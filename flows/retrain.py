@@ -1,0 +1,179 @@
+"""The retraining flow: data and champion in, one task per changed stage, then register, promote and push."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import threading
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed, State
+
+from flows import graph, panel
+from flows.process import COMMAND, run_stage, stage_environment
+from flows.workspace import Processes, check_workspace, exclusive
+from pipelines.commands.check import check_params
+from pipelines.commands.publish import Outcome, publish
+from pipelines.errors import ExpostError, must
+from pipelines.ledger import UnreachableError
+
+BLOCKED = "Blocked"
+
+
+class _OwnMessageOnly(logging.Filter):
+    """An expected error is shown once, by its own message: no traceback, and no report of a state that the flow reports itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to show the record."""
+        if record.exc_info and isinstance(record.exc_info[1], ExpostError):
+            record.exc_info = None
+        return not record.getMessage().startswith(("Task run failed with state", "Flow run failed with state"))
+
+
+@flow(name="retrain", flow_run_name="retrain", log_prints=True)
+def retrain() -> State[Any]:
+    """Bring the workspace up to date and publish the result; ends Completed, Completed as "Blocked", or Failed with one message."""
+    for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.task_engine", "prefect.flow_engine"):
+        logging.getLogger(name).addFilter(_OwnMessageOnly())
+    try:
+        with exclusive():
+            outcome = _retrain()
+    except ExpostError as error:
+        return Failed(message=str(error))
+    if outcome.blocked:
+        return Completed(name=BLOCKED, message=f"The gate's verdict is {outcome.verdict}.", data=outcome.as_json())
+    return Completed(message="Identical to the champion." if outcome.identical else f"Version {outcome.version}.", data=outcome.as_json())
+
+
+def _retrain() -> Outcome:
+    check_params()
+    check_workspace()
+    _pull_missing()
+    digest = _sync()
+    _run_stages()
+    outcome = _published(digest)
+    _push()
+    create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome), description="What this retraining found")
+    return outcome
+
+
+def _pull_missing() -> None:
+    """Fetch what the workspace lacks; what the remote lacks too is computed, what is corrupt there is an error."""
+    missing = graph.missing_outs()
+    if missing and graph.has_remote():
+        _dvc("pull", "--quiet", "--allow-missing", *missing)
+
+
+def _dvc(*arguments: str) -> None:
+    command = [*COMMAND[:4], *arguments]
+    done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        remedy = "Mend what it names (`dvc remote list` shows the remote) and run again."
+        raise must(
+            f"`dvc {' '.join(arguments)}` must end well", " / ".join(lines)[-600:] or f"it ended with code {done.returncode}", remedy
+        )
+
+
+def _sync() -> str:
+    """Version the source when it changed, mirror the champion; returns the data's digest."""
+    from pipelines.commands.mirror import refresh_mirror
+    from pipelines.commands.source import sync_source
+
+    logger = get_run_logger()
+    digest = sync_source(logger.info)
+    status = refresh_mirror(logger.warning)
+    reigning = f"version {status['version']}" if status.get("version") else "none"
+    logger.info("Data version %s, champion: %s.", str(digest)[:12], reigning)
+    return str(digest)
+
+
+@task(cache_policy=NO_CACHE, task_run_name="{name}")
+def run_one(name: str, reasons: list[Any], upstream: tuple[str, ...], before: dict[str, str | None], processes: Processes) -> State[Any]:
+    """Run one stage when `dvc status` named it or the outs of a stage that it reads are others than before; else end as Cached."""
+    renewed = [other for other in upstream if graph.outs_digest(other) != before[other]]
+    if not reasons and not renewed:
+        return Completed(name="Cached", message="nothing that it reads has changed")
+    try:
+        run_stage(name, processes, get_run_logger().info)
+    except ExpostError as error:
+        return Failed(message=str(error))
+    return Completed(message="ran")
+
+
+def _run_stages() -> None:
+    """Submit one task per stage, each waiting on its upstream stages; raises the first failed stage's own message."""
+    stages, changed, processes = graph.stage_graph(), graph.changed_stages(), Processes()
+    before = {stage.name: graph.outs_digest(stage.name) for stage in stages}
+    warm_up = _prepare_registry() if changed.keys() - {"champion"} else None
+    futures: dict[str, PrefectFuture[Any]] = {}
+    try:
+        for stage in stages:
+            above = [futures[name] for name in stage.upstream]
+            given = (stage.name, changed.get(stage.name, []), stage.upstream, before, processes)
+            futures[stage.name] = run_one.submit(*given, wait_for=above)
+        for future in futures.values():
+            future.wait()
+    finally:
+        processes.end()
+    if warm_up is not None:
+        warm_up.join()
+    for name, future in futures.items():
+        if future.state.is_failed() or future.state.is_crashed():
+            raise ExpostError(future.state.message or f"stage {name} failed")
+    get_run_logger().info("Stages done: %s.", ", ".join(f"{name} {future.state.name.lower()}" for name, future in futures.items()))
+
+
+def _prepare_registry() -> threading.Thread:
+    """Make the registry's store while the stages run: a new one takes seconds; if it cannot be reached, registering will say so."""
+
+    def prepare() -> None:
+        from pipelines import registry
+        from pipelines.params import load
+        from pipelines.params.registry import Registry
+
+        params = load(Registry)
+        with contextlib.suppress(ExpostError):
+            registry.prepare(params.tracking_uri, params.model)
+
+    thread = threading.Thread(target=prepare, daemon=True)
+    thread.start()
+    return thread
+
+
+def _is_network(_task: Any, _run: Any, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), UnreachableError)
+
+
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE, retries=1, retry_delay_seconds=2, retry_condition_fn=_is_network)
+def _register(digest: str) -> dict[str, Any]:
+    return publish(digest, get_run_logger().info).as_json()
+
+
+def _published(digest: str) -> Outcome:
+    values = _result_of(_register, digest)
+    values.pop("blocked")
+    return Outcome(**{**values, "reasons": tuple(values["reasons"])})
+
+
+@task(name="push", task_run_name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
+def _upload() -> None:
+    _dvc("push", "--quiet")
+
+
+def _push() -> None:
+    if graph.has_remote():
+        _result_of(_upload)
+
+
+def _result_of(work: Any, *arguments: Any) -> Any:
+    state = work(*arguments, return_state=True)
+    if state.is_failed() or state.is_crashed():
+        error = state.result(raise_on_failure=False)
+        raise error if isinstance(error, ExpostError) else ExpostError(f"task {work.name} must end well, however: {error}. Run again.")
+    return state.result()

@@ -1,0 +1,129 @@
+"""The workspace belongs to one run at a time; what a killed run left running is ended before the next one starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pipelines import store
+from pipelines.errors import ExpostError, must
+
+LOCK = Path(".expost.lock")
+HOLDER = Path(".dvc/tmp/expost.json")  # git-ignored by DVC
+
+
+def check_workspace() -> None:
+    """Raise ExpostError unless the current directory is a workspace: stages, DVC, and a git repository around them."""
+    if not Path("dvc.yaml").exists():
+        raise must("expost must run in a workspace", f"{Path.cwd()} has no dvc.yaml", "Change to the repository's root.")
+    try:
+        inside = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise must("git must be on the PATH", "it is missing", "Install git: DVC needs it.") from error
+    if inside.returncode:
+        raise must("the workspace must be a git repository", f"{Path.cwd()} is none", "Run `git init` here.")
+    if not Path(".dvc/config").exists():
+        raise must("the workspace must have DVC set up", ".dvc/config is missing", "Restore it from the repository, or run `dvc init`.")
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Hold the workspace; raises ExpostError naming the process that holds it already."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = _holder().get("pid", "unknown")
+        remedy = "Wait until it ends, or stop it with Ctrl-C; use another clone to run beside it."
+        raise must("one run at a time may use a workspace", f"process {holder} uses this one", remedy) from None
+    try:
+        for child in _holder().get("children", []):
+            _end_leftover(child)
+        _write([])
+        yield
+    finally:
+        HOLDER.unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder() -> dict[str, Any]:
+    try:
+        holder = store.read_json(HOLDER)
+    except ExpostError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _write(children: list[dict[str, Any]]) -> None:
+    store.write_json(HOLDER, {"pid": os.getpid(), "children": children})
+
+
+def _end_leftover(child: dict[str, Any]) -> None:
+    """End a stage whose flow was killed: it would write its files in between those of this run."""
+    import psutil
+
+    with suppress(psutil.Error, KeyError):
+        process = psutil.Process(child["pid"])
+        if process.create_time() == child["created"]:  # not another process that got the same number
+            _end_group(process.pid)
+            process.wait(10)
+
+
+def _end_group(group: int, how: signal.Signals = signal.SIGKILL) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, how)
+
+
+class Processes:
+    """The processes of the running stages, each in a group of its own, so that they can be ended with all their children."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
+        self._guard = threading.Lock()
+
+    def run(self, command: list[str], environment: dict[str, str], emit: Callable[[bytes], None]) -> int:
+        """Run `command`, hand over its output as it comes, and return its exit code."""
+        with subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process:
+            self._note(process, True)
+            assert process.stdout is not None
+            try:
+                while chunk := os.read(process.stdout.fileno(), 65536):
+                    emit(chunk)
+                return process.wait()
+            finally:
+                self._note(process, False)
+
+    def _note(self, process: subprocess.Popen[bytes], running: bool) -> None:
+        import psutil
+
+        with self._guard:
+            if running:
+                self._running[process.pid] = process
+            else:
+                self._running.pop(process.pid, None)
+            children = []
+            for pid in self._running:
+                with suppress(psutil.Error):
+                    children.append({"pid": pid, "created": psutil.Process(pid).create_time()})
+            _write(children)
+
+    def end(self, patience: float = 3) -> None:
+        """End every running process with its children: politely, then not."""
+        with self._guard:
+            running = list(self._running.values())
+        for process in running:
+            _end_group(process.pid, signal.SIGTERM)
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+            _end_group(process.pid)

@@ -1,0 +1,88 @@
+"""After the stages: count the look at the holdout, register the result, and promote it when the verdict is PASS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import registry, store
+from pipelines.commands.mirror import refresh_mirror
+from pipelines.errors import must
+from pipelines.ledger import DIGESTS, Ledger
+from pipelines.params import load
+from pipelines.params.registry import Registry
+
+VERDICT = store.stage_path("gate", "verdict.json")
+ROWS = store.stage_path("evaluate", "rows.parquet")
+BUNDLE = store.stage_path("package", "bundle")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a retraining ended; `version` and `url` are None where nothing was registered, `looks` counts looks at these holdout rows."""
+
+    verdict: str
+    identical: bool
+    reasons: tuple[str, ...]
+    looks: int | None = None
+    version: int | None = None
+    created: bool = False
+    promoted: bool = False
+    url: str | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the gate kept the result from being promoted."""
+        return self.verdict != "PASS" and not self.identical
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields and `blocked`, as plain types."""
+        return {**asdict(self), "reasons": list(self.reasons), "blocked": self.blocked}
+
+
+def read_verdict() -> dict[str, Any]:
+    """The verdict that the stage gate wrote; raises ExpostError where it is missing or has no known value."""
+    verdict = store.read_json(VERDICT)
+    if not isinstance(verdict, dict) or verdict.get("verdict") not in ("PASS", "FAIL", "INSUFFICIENT_DATA", "ERROR"):
+        got = verdict.get("verdict") if isinstance(verdict, dict) else type(verdict).__name__
+        raise must(f"{VERDICT} must hold a verdict", str(got), "Run `expost retrain` again.")
+    return verdict
+
+
+def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
+    """Register and promote what the stages left in the workspace; may be repeated, the same result is published once.
+
+    A result identical to the champion is not registered. Raises UnreachableError where the registry or the ledger is out of reach.
+    """
+    params, verdict = load(Registry), read_verdict()
+    judged = Outcome(str(verdict["verdict"]), bool(verdict.get("identical")), tuple(verdict.get("reasons") or ()))
+    if judged.identical:
+        return judged
+    ledger = Ledger(params.ledger_uri)
+    looks = ledger.count_look(params.model, store.sha256(store.need(ROWS)), _row_hashes())
+    done = registry.register(params.model, params.tracking_uri, data_digest=data_digest, verdict=verdict, folder=BUNDLE)
+    report(f"Registered version {done.version}." if done.created else f"This result is registered already, as version {done.version}.")
+    promoted = not judged.blocked
+    if promoted:
+        _promote(params, ledger, done.version, verdict)
+        refresh_mirror(report)
+        report(f"Version {done.version} is the champion now.")
+    return Outcome(judged.verdict, False, judged.reasons, looks, done.version, done.created, promoted, done.url)
+
+
+def _promote(params: Registry, ledger: Ledger, version: int, verdict: dict[str, Any]) -> None:
+    from pipelines.bundle import Bundle
+
+    manifest = Bundle.load(BUNDLE).manifest
+    digests = {name: str(manifest[name]) for name in DIGESTS}
+    why = " ".join(verdict.get("reasons") or ["The gate's verdict is PASS."])
+    ledger.promote(params.model, version, verdict=verdict, digests=digests, verdict_sha256=store.sha256(VERDICT), why=why)
+    registry.crown(params.model, params.tracking_uri, version)
+
+
+def _row_hashes() -> list[int]:
+    import polars as pl
+
+    return [int(value) for value in pl.read_parquet(Path(ROWS), columns=["row_hash"])["row_hash"].to_list()]
