@@ -18,6 +18,8 @@ from pipelines.network.tabm import Exported, TabularNetwork
 from pipelines.scoring import Network
 
 TOLERANCE = 1e-5
+#: Names while exporting -> final names: the exporter names inner values after operators, and `embedding` is one of these.
+OUTPUTS = {"output_of_logits": "logits", "output_of_embedding": "embedding"}
 
 
 class _NumbersOnly(nn.Module):
@@ -77,7 +79,7 @@ def _export(module: nn.Module, inputs: dict[str, torch.Tensor]) -> bytes:
             module,
             arguments,
             input_names=list(inputs),
-            output_names=["logits", "embedding"],
+            output_names=list(OUTPUTS),
             dynamic_shapes=tuple({0: batch} for _ in inputs),
             dynamo=True,
             verbose=False,
@@ -103,4 +105,11 @@ def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
         holder.ClearField("metadata_props")
         holder.ClearField("doc_string")
     model.ClearField("producer_version")
+    inner = {name: f"v{number}" for number, name in enumerate(dict.fromkeys(name for node in model.graph.node for name in node.output))}
+    names = inner | OUTPUTS
+    for node in model.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    for value in (*model.graph.output, *model.graph.value_info):
+        value.name = names.get(value.name, value.name)
     return model
