@@ -52,11 +52,9 @@ def assign_parts(rule: Mapping[str, Any], columns: Mapping[str, Column], holdout
     absent, of another type than the rule was made for, or holds a value that the rule does not place.
     """
     _check(rule, columns)
-    rows = len(columns[rule["columns"][0]])
-    if rule["second_file"]:
-        holdout = np.zeros(rows, dtype=bool) if holdout is None else holdout
-    else:
-        holdout = None  # the rule was made without a second file: it draws every row
+    nowhere = np.zeros(len(columns[rule["columns"][0]]), dtype=bool)
+    # A rule made without a second file draws every row; one made with it draws none for the holdout.
+    holdout = (nowhere if holdout is None else holdout) if rule["second_file"] else None
     row_hash = row_hashes({name: columns[name] for name in rule["columns"]})
     group_hash = _group_hash(rule, columns, row_hash)
     parts = {"hash": _by_hash, "time": _by_time, "column": _by_column}[rule["by"]](rule, columns, group_hash, holdout)
