@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import logging
 import re
@@ -17,15 +16,14 @@ from pipelines.datachecks import SAMPLE, Check, repeated, table_checks
 from pipelines.errors import ExpostError, must
 from pipelines.params import load
 from pipelines.params.validate import Validate
+from pipelines.suite import SUITE, nearest, read_suite, short
 
-SUITE = Path("data/expectations.json")
 TABLE = store.stage_path("ingest", "table.parquet")
 #: A failed stage leaves no outputs, so the page of a failed run lies here; git-ignored.
 FAILED = Path(".expost/failed_validation")
 #: Violated expectations shown in full.
 SHOWN = 10
 
-_KEYS = ("type", "kwargs", "description", "meta", "notes", "severity")
 _ACCEPT = "after review, `expost expectations accept` takes the new ranges over"
 #: Replaces the style sheets and scripts that the page would fetch: it is read as a file, offline.
 _STYLE = """
@@ -55,28 +53,6 @@ def main() -> None:
         (out / "data_docs").mkdir()
         (out / "data_docs" / "index.html").write_text(page, encoding="utf-8")
         store.write_json(out / "result.json", {"success": True, "checks": [_listed(check) for check in checks]})
-
-
-def read_suite(path: Path = SUITE) -> dict[str, Any]:
-    """Read and check the suite's form: a name and at least one expectation with a type and kwargs."""
-    suite = store.read_json(path)
-    if not isinstance(suite, dict) or not isinstance(suite.get("expectations"), list):
-        raise must(
-            f'{path} must hold {{"name": ..., "expectations": [...]}}', f"it holds {_short(suite)}", "Restore it, or run `expost init`."
-        )
-    if not suite["expectations"]:
-        raise must(
-            f"{path} must hold at least one expectation",
-            "its list is empty, which any data would pass",
-            "Run `expost expectations accept` to have them generated from the data.",
-        )
-    for number, item in enumerate(suite["expectations"], start=1):
-        where = f"expectation {number} of {path}"
-        if not isinstance(item, dict) or not isinstance(item.get("type"), str) or not isinstance(item.get("kwargs", {}), dict):
-            raise must(f"{where} must have a type (text) and kwargs (a mapping)", _short(item), "Complete it.")
-        for key in set(item) - set(_KEYS):
-            raise must(f"{where} may have the keys {', '.join(_KEYS)}", f"it has {key!r}{_nearest(key, _KEYS)}", "Mend the key.")
-    return suite
 
 
 def read_table() -> Any:
@@ -132,7 +108,7 @@ def _expectation(item: dict[str, Any], position: int) -> Any:
     if kind not in known:
         raise must(
             f"expectation {position + 1} of {SUITE} must have a type that Great Expectations knows",
-            f"got {kind!r}{_nearest(kind, known)}",
+            f"got {kind!r}{nearest(kind, known)}",
             "Mend the type.",
         )
     extra = {key: item[key] for key in ("description", "notes", "severity") if key in item}
@@ -161,11 +137,11 @@ def data_docs(outcome: Any) -> str:
 
 def _as_check(result: Any, columns: list[str]) -> Check:
     config, column = result.expectation_config, result.expectation_config.kwargs.get("column")
-    expectation = config.description or f"{config.type} {_short(_arguments(config.kwargs))}"
+    expectation = config.description or f"{config.type} {short(_arguments(config.kwargs))}"
     if error := _exception(result.exception_info):
         observed = f"the expectation itself failed: {error}"
         if column is not None and column not in columns:
-            observed = f"the table has no column {column!r}{_nearest(column, columns)}"
+            observed = f"the table has no column {column!r}{nearest(column, columns)}"
         return Check(config.type, column, expectation, observed, False, remedy=f"Mend the expectation in {SUITE}.", error=True)
     found = result.result
     rows = tuple(zip(found.get("partial_unexpected_index_list") or (), found.get("partial_unexpected_list") or (), strict=False))
@@ -174,12 +150,12 @@ def _as_check(result: Any, columns: list[str]) -> Check:
 
 def _observed(found: dict[str, Any]) -> str:
     if "observed_value" in found:
-        return _short(found["observed_value"])
+        return short(found["observed_value"])
     if found.get("unexpected_count") is not None:
         total = found.get("element_count") or 0
         share = found.get("unexpected_percent_total", found.get("unexpected_percent")) or 0.0
         return f"{found['unexpected_count']} of {total} rows offend ({share:.3g} %)"
-    return _short(found)
+    return short(found)
 
 
 def _exception(info: Any) -> str:
@@ -208,7 +184,7 @@ def message(violated: list[Check], total: int) -> str:
 
 def _line(check: Check) -> str:
     where = "table" if check.column is None else f"column {check.column!r}"
-    rows = ", ".join(f"row {row}: {_short(value)}" for row, value in check.rows)
+    rows = ", ".join(f"row {row}: {short(value)}" for row, value in check.rows)
     text = f"  - {where}: {check.expectation} [{check.check}], however: {check.observed}"
     return text + (f"; for example {rows}" if rows else "") + "." + (f" {check.remedy}" if check.remedy else "")
 
@@ -219,16 +195,6 @@ def _listed(check: Check) -> dict[str, Any]:
 
 def _arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key not in ("column", "batch_id")}
-
-
-def _nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _plain(value: Any) -> Any:
