@@ -8,3 +8,8 @@ from pipelines.commands.publish import Outcome
 def markdown(outcome: Outcome) -> str:
     """X."""
     return str(outcome)
+
+
+def show(outcome: Outcome, *, seconds: float, server_seconds: float) -> None:
+    """X."""
+    print(outcome)

@@ -11,8 +11,9 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 
 from flows import graph, panel
 from flows.process import COMMAND, run_stage, stage_environment
@@ -55,7 +56,7 @@ def _retrain() -> Outcome:
     check_workspace()
     _pull_missing()
     digest = _sync()
-    _run_stages()
+    run_stages()
     outcome = _published(digest)
     _push()
     create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome), description="What this retraining found")
@@ -86,11 +87,11 @@ def _sync() -> str:
     from pipelines.commands.source import sync_source
 
     logger = get_run_logger()
-    digest = sync_source(logger.info)
+    digest = sync_source(logger.info).digest
     status = refresh_mirror(logger.warning)
     reigning = f"version {status['version']}" if status.get("version") else "none"
-    logger.info("Data version %s, champion: %s.", str(digest)[:12], reigning)
-    return str(digest)
+    logger.info("Data version %s, champion: %s.", digest[:12], reigning)
+    return digest
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}")
@@ -106,7 +107,7 @@ def run_one(name: str, reasons: list[Any], upstream: tuple[str, ...], before: di
     return Completed(message="ran")
 
 
-def _run_stages() -> None:
+def run_stages() -> None:
     """Submit one task per stage, each waiting on its upstream stages; raises the first failed stage's own message."""
     stages, changed, processes = graph.stage_graph(), graph.changed_stages(), Processes()
     before = {stage.name: graph.outs_digest(stage.name) for stage in stages}
@@ -115,8 +116,8 @@ def _run_stages() -> None:
     try:
         for stage in stages:
             above = [futures[name] for name in stage.upstream]
-            given = (stage.name, changed.get(stage.name, []), stage.upstream, before, processes)
-            futures[stage.name] = run_one.submit(*given, wait_for=above)
+            reasons = changed.get(stage.name, [])
+            futures[stage.name] = run_one.submit(stage.name, reasons, stage.upstream, before, processes, wait_for=above, return_state=False)
         for future in futures.values():
             future.wait()
     finally:
@@ -126,7 +127,7 @@ def _run_stages() -> None:
     for name, future in futures.items():
         if future.state.is_failed() or future.state.is_crashed():
             raise ExpostError(future.state.message or f"stage {name} failed")
-    get_run_logger().info("Stages done: %s.", ", ".join(f"{name} {future.state.name.lower()}" for name, future in futures.items()))
+    get_run_logger().info("Stages done: %s.", ", ".join(f"{name} {str(future.state.name).lower()}" for name, future in futures.items()))
 
 
 def _prepare_registry() -> threading.Thread:
@@ -156,9 +157,7 @@ def _register(digest: str) -> dict[str, Any]:
 
 
 def _published(digest: str) -> Outcome:
-    values = _result_of(_register, digest)
-    values.pop("blocked")
-    return Outcome(**{**values, "reasons": tuple(values["reasons"])})
+    return Outcome.from_json(_result_of(_register, digest))
 
 
 @task(name="push", task_run_name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
@@ -177,3 +176,10 @@ def _result_of(work: Any, *arguments: Any) -> Any:
         error = state.result(raise_on_failure=False)
         raise error if isinstance(error, ExpostError) else ExpostError(f"task {work.name} must end well, however: {error}. Run again.")
     return state.result()
+
+
+def outcome_of(state: State[Any]) -> Outcome:
+    """The outcome that a finished flow carries; raises ExpostError with its one message where it failed."""
+    if not state.is_completed():
+        raise ExpostError(state.message or f"the flow ended as {state.name}")
+    return Outcome.from_json(state.result())

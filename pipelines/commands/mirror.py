@@ -77,3 +77,11 @@ def _replace(status: dict[str, Any]) -> None:
         MIRROR.rename(OLD)
     INCOMING.rename(MIRROR)
     shutil.rmtree(OLD, ignore_errors=True)
+
+
+def fetched(version: int) -> Path:
+    """The bundle of any registered version, fetched once into `mlflow/versions/`; every use verifies it against its manifest."""
+    params = load(Registry)
+    folder = MIRROR.with_name("versions") / params.model / str(version)
+    registry.fetch_bundle(params.model, params.tracking_uri, version, folder)
+    return folder

@@ -41,6 +41,12 @@ class Outcome:
         """All fields and `blocked`, as plain types."""
         return {**asdict(self), "reasons": list(self.reasons), "blocked": self.blocked}
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Outcome:
+        """The outcome that `as_json` wrote."""
+        given = {name: value for name, value in values.items() if name != "blocked"}
+        return cls(**{**given, "reasons": tuple(given["reasons"])})
+
 
 def read_verdict() -> dict[str, Any]:
     """The verdict that the stage gate wrote; raises ExpostError where it is missing or has no known value."""

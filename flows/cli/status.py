@@ -1,0 +1,45 @@
+"""`expost status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from flows.cli.common import example, interruptible, print_json
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("status", epilog=example("expost status", "expost status --json"))(status)
+
+
+@interruptible
+def status(as_json: bool = typer.Option(False, "--json", help="Print JSON: model, champion, challenger, last_verdict.")) -> None:
+    """Show which version reigns, which one challenges, and the last verdict."""
+    from pipelines.commands.status import status as read
+
+    found = read()
+    if as_json:
+        print_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "", "version", "verdict", "data", "weights", "policy", "registered", title=f"model {found['model']}", title_justify="left"
+    )
+    for role in ("champion", "challenger"):
+        entry = found[role]
+        digests = [str(entry[name])[:8] for name in ("data_digest", "weights_sha256", "policy_sha256")] if entry else []
+        table.add_row(role, *([str(entry["version"]), entry["verdict"], *digests, entry["registered_at"]] if entry else ["none"]))
+    console = Console()
+    console.print(table)
+    last = found["last_verdict"]
+    console.print(f"last verdict: {last['verdict']}" if last else "last verdict: none yet")
+    for reason in last["reasons"] if last else []:
+        console.print(f"  {reason}")

@@ -1,0 +1,31 @@
+"""`expost ui`."""
+
+from __future__ import annotations
+
+import threading
+
+import typer
+
+from flows.cli.common import example
+
+
+def add(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("ui", epilog=example("expost ui", "expost ui --mlflow-port 5001 --prefect-port 4201"))(ui)
+
+
+def ui(
+    mlflow_port: int = typer.Option(5000, "--mlflow-port", min=1, max=65535, help="Port of MLflow's page."),
+    prefect_port: int = typer.Option(4200, "--prefect-port", min=1, max=65535, help="Port of Prefect's page."),
+) -> None:
+    """Show MLflow's and Prefect's pages on 127.0.0.1 until stopped with Ctrl-C."""
+    from flows.server import mlflow_server, prefect_server
+    from pipelines.params import load
+    from pipelines.params.registry import Registry
+
+    try:
+        with mlflow_server(mlflow_port, load(Registry).tracking_uri) as mlflow, prefect_server(prefect_port, ui=True) as prefect:
+            typer.echo(f"MLflow   {mlflow}\nPrefect  {prefect.removesuffix('/api')}\nCtrl-C stops both.")
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        typer.echo("Stopped.")

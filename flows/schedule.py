@@ -1,0 +1,73 @@
+"""The retraining flow as a Prefect deployment that this process serves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipelines.errors import ExpostError, must
+
+DEPLOYMENT = "retrain"
+
+
+def check_cron(cron: str, timezone: str) -> None:
+    """Raise ExpostError where Prefect would not take the schedule."""
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        reason = str(error).splitlines()[-1] if "timezone" in str(error).lower() else "it is no schedule that Prefect reads"
+        remedy = 'Write five fields, for example "0 3 * * 1" for Mondays at 3, and a time zone such as Europe/Berlin.'
+        raise must("--cron and --timezone must name a schedule", f"{cron!r} in {timezone!r}: {reason.strip()}", remedy) from error
+
+
+def serve(cron: str, timezone: str, runs: int | None = None) -> None:
+    """Serve until stopped (Ctrl-C or SIGTERM), or until `runs` runs have ended."""
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.types.entrypoint import EntrypointType
+    from prefect.runner import Runner
+
+    with _server() as url:
+        from flows.retrain import retrain
+
+        async def work() -> None:
+            runner = Runner(name=DEPLOYMENT, limit=1, pause_on_shutdown=True)
+            await runner.aadd_flow(
+                retrain,
+                name=DEPLOYMENT,
+                schedules=[CronSchedule(cron=cron, timezone=timezone)],
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                description="Retrain in the workspace of the process that serves this deployment.",
+            )
+            print(f"Serving {retrain.name}/{DEPLOYMENT} at {cron!r} ({timezone}) through {url}; Ctrl-C stops.", flush=True)
+            await (runner.start() if runs is None else _until(runner, runs))
+
+        try:
+            asyncio.run(work())
+        except KeyboardInterrupt:
+            print("Stopped; the schedule is paused until it is served again.")
+
+
+async def _until(runner: object, runs: int) -> None:
+    raise ExpostError(f"not yet: {runner} {runs}")
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """The server that PREFECT_API_URL names, or one of our own: the temporary server of a single run has no scheduler."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield str(PREFECT_API_URL.value())
+        return
+    from flows.server import free_port, prefect_server
+
+    with prefect_server(free_port(), ui=False) as url, temporary_settings({PREFECT_API_URL: url}):
+        os.environ["PREFECT_API_URL"] = url  # the runs are processes of their own
+        try:
+            yield url
+        finally:
+            os.environ.pop("PREFECT_API_URL", None)
