@@ -89,6 +89,11 @@ def difference_interval(values: Floats, groups: Ints, U: Floats, display: Displa
     return mean_interval(values, groups=groups, confidence=display.confidence, worst=-reach, best=reach)
 
 
+def regret_interval(values: Floats, groups: Ints, U: Floats, display: Display) -> Interval:
+    """Interval of a mean regret, which lies between 0 and the largest difference within a class."""
+    return mean_interval(values, groups=groups, confidence=display.confidence, worst=0.0, best=float(np.ptp(U, axis=1).max()))
+
+
 def summary(
     scored: Scored, rows: Rows, labels: Ints, groups: Ints, *, U: Floats, classes: list[str], actions: list[str], display: Display
 ) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def summary(
     return {
         "rows": int(labels.size),
         "utility": asdict(utility_interval(rows.utility, groups, U, display)),
-        "regret": asdict(difference_interval(regret, groups, U, display)),
+        "regret": asdict(regret_interval(regret, groups, U, display)),
         "log_loss": asdict(seen_interval(rows.log_loss, groups, display)),
         "brier": asdict(seen_interval(rows.brier, groups, display)),
         "auc": asdict(area),

@@ -104,10 +104,10 @@ class Verdict:
 
 def judge(evidence: Evidence, settings: Settings) -> Verdict:
     """Judge a challenger against the champion, or by absolute criteria where there is none."""
-    basis = (_validity(evidence), _support(evidence))
+    basis = (_support(evidence), _validity(evidence))
     if evidence.champion is None:
-        return conclude((*basis, *_absolute(evidence, settings)))
-    return conclude((*basis, _utility(evidence, settings), *_guards(evidence, settings)))
+        return conclude((*_absolute(evidence, settings), *basis))
+    return conclude((_utility(evidence, settings), *_guards(evidence, settings), *basis))
 
 
 def identical(what: str) -> Verdict:

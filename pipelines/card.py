@@ -1,0 +1,238 @@
+"""The model card in markdown, and the figures that the closing panel shows: the same facts, from what the stages wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+VERDICT_MEANS = {
+    "PASS": "not inferior to what it is compared with; it may be promoted",
+    "FAIL": "worse than what it is compared with; it must not be promoted",
+    "INSUFFICIENT_DATA": "too few holdout rows to tell; the champion stays",
+    "ERROR": "something is missing or is no number; nothing may be promoted",
+}
+ARGMAX = "argmax, ignore the costs"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure as text, "n/a" where there is none."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def interval(item: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """`mean [low, high]`."""
+    if not item or item.get("mean") is None:
+        return "n/a"
+    return f"{number(item['mean'], digits)} [{number(item['low'], digits)}, {number(item['high'], digits)}]"
+
+
+def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Utility per case on the holdout: the model's policy, the champion, who ignores the costs, and the trivial policies."""
+    evaluation = read["evaluation"]
+    listed = [{"policy": f"expost ({read['decision']['chosen']})", "kind": "challenger", **evaluation["challenger"]["utility"]}]
+    if evaluation["champion"] and not evaluation["identical"]:
+        listed.append(
+            {"policy": f"champion, version {read['champion'].get('version')}", "kind": "champion", **evaluation["champion"]["utility"]}
+        )
+    listed.append({"policy": ARGMAX, "kind": "argmax", **evaluation["argmax"]})
+    listed += [{"policy": f"always {name}", "kind": "trivial", **item} for name, item in evaluation["trivial"].items()]
+    return listed
+
+
+def parts(read: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of each part, by class."""
+    classes, sizes = read["split"]["classes"], read["split"]["sizes"]
+    names = [name for name in ("train", "valid", "calib", "holdout") if name in sizes]
+    return [
+        {"part": name, "rows": sizes[name]["rows"], "per_class": dict(zip(classes, sizes[name]["per_class"], strict=True))}
+        for name in names
+    ]
+
+
+def panel(read: Mapping[str, Any]) -> dict[str, Any]:
+    """What the closing panel of a retraining shows, as plain types."""
+    evaluation, calibration, decision, verdict = (read[name] for name in ("evaluation", "calibration", "decision", "verdict"))
+    return {
+        "target": read["schema"]["target"],
+        "rows": read["schema"]["rows"],
+        "classes": evaluation["classes"],
+        "unit": evaluation["unit"],
+        "confidence": evaluation["confidence"],
+        "parts": parts(read),
+        "excluded": read["split"]["sizes"].get("excluded", {}).get("rows", 0),
+        "utility": policies(read),
+        "gain": evaluation["gain"],
+        "best_trivial": evaluation["best_trivial"],
+        "calibration": {
+            "method": calibration["method"],
+            "before": calibration["before"],
+            "after": calibration["after"],
+            "sentence": calibration["sentence"],
+            "why": calibration["why"],
+        },
+        "policy": {"chosen": decision["chosen"], "why": decision["why"], "threshold": decision.get("threshold")},
+        "verdict": verdict["verdict"],
+        "identical": verdict["identical"],
+        "reasons": verdict["reasons"],
+        "criteria": verdict["criteria"],
+        "champion": verdict["champion"],
+        "challenger": verdict["challenger"],
+    }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A markdown table; pipes and line ends in cells are escaped, figures stand to the right."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|"]
+    return [*lines, *("| " + " | ".join(cell(value) for value in row) + " |" for row in rows), ""]
+
+
+def cell(value: object) -> str:
+    """Text that neither breaks a table nor becomes markup: class and column names come from the data."""
+    text = " ".join(str(value).split()).replace("\\", "\\\\")
+    for mark in "|<>`*[]":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def markdown(read: Mapping[str, Any], plots: Sequence[str]) -> str:
+    """The model card: verdict first, then what it decides, how well, on which data, and where it ends."""
+    sections = (_head, _decides, _utility, _quality, _calibration, _confusion, _data, _limits, _provenance)
+    lines = [line for section in sections for line in section(read)]
+    return "\n".join([*lines, "## Plots", "", *[f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots], ""])
+
+
+def _head(read: Mapping[str, Any]) -> list[str]:
+    verdict = read["verdict"]
+    meaning = "identical to the champion; nothing to promote" if verdict["identical"] else VERDICT_MEANS[verdict["verdict"]]
+    state = read["champion"]["state"]
+    against = {
+        "champion": f"Compared with the champion, version {read['champion'].get('version')}.",
+        "none": "No champion reigns: judged by the absolute criteria of a first one.",
+        "unsynced": "The champion was never mirrored here: judged as if none reigned, and not to be promoted by this verdict.",
+    }[state]
+    return [
+        f"# Model card: {cell(read['schema']['target'])}",
+        "",
+        f"**Verdict: {verdict['verdict']}**: {meaning}. {against}",
+        "",
+        *[f"- {cell(reason)}" for reason in verdict["reasons"]],
+        "",
+    ]
+
+
+def _decides(read: Mapping[str, Any]) -> list[str]:
+    evaluation, decision = read["evaluation"], read["decision"]
+    actions = evaluation["actions"]
+    matrix = [[name, *[f"{value:g}" for value in row]] for name, row in zip(evaluation["classes"], evaluation["matrix"], strict=True)]
+    threshold = decision.get("threshold")
+    cut = f" The threshold on the probability of {cell(evaluation['classes'][-1])} is {threshold:.4g}." if threshold is not None else ""
+    return [
+        "## What it decides",
+        "",
+        f"For each row it gives a probability of each class of {cell(read['schema']['target'])} and takes one of the actions "
+        f"{', '.join(cell(name) for name in actions)}. The network learned without the utilities; the policy uses them afterwards.",
+        "",
+        *table([f"utility ({cell(evaluation['unit'])})", *map(cell, actions)], matrix),
+        f"Policy: {decision['chosen']}. {cell(decision['why'])}{cut}",
+        "",
+    ]
+
+
+def _utility(read: Mapping[str, Any]) -> list[str]:
+    evaluation = read["evaluation"]
+    rows = [[item["policy"], number(item["mean"]), number(item["low"]), number(item["high"]), item["rows"]] for item in policies(read)]
+    return [
+        "## Utility per case, holdout",
+        "",
+        *table(["policy", "utility", "low", "high", "rows"], rows),
+        f"Gain over the best trivial policy (always {cell(evaluation['best_trivial'])}, chosen on calib): {interval(evaluation['gain'])}. "
+        f"Gain over argmax: {interval(evaluation['gain_over_argmax'])}. Intervals are {evaluation['confidence']:.0%} and allow for a costly "
+        "error that these rows happen not to show.",
+        "",
+    ]
+
+
+def _quality(read: Mapping[str, Any]) -> list[str]:
+    evaluation = read["evaluation"]
+    ours, theirs = evaluation["challenger"], evaluation["champion"]
+    named = {
+        "regret": "regret per case",
+        "log_loss": "log loss (nats)",
+        "brier": "Brier score (sum over classes)",
+        "auc": "AUC",
+        "v_information": "V-information of a linear probe (bits)",
+    }
+    rows = [[title, interval(ours[name]), interval(theirs[name]) if theirs else "n/a"] for name, title in named.items()]
+    rows += [
+        [f"kNN probe, {name.replace('_', ' ')}", interval(ours["knn"][name]), interval(theirs["knn"][name]) if theirs else "n/a"]
+        for name in ("accuracy", "log_loss")
+    ]
+    rows += [
+        ["effective rank of the embedding", number(ours["effective_rank"], 1), number(theirs["effective_rank"], 1) if theirs else "n/a"]
+    ]
+    return ["## Quality, holdout", "", *table(["figure", "challenger", "champion"], rows)]
+
+
+def _calibration(read: Mapping[str, Any]) -> list[str]:
+    calibration, seen = read["calibration"], read["evaluation"]["challenger"]["calibration"]
+    rows = [
+        [name.replace("_", " "), interval(calibration["before"][name], 4), interval(calibration["after"][name], 4)]
+        for name in ("log_loss", "brier")
+    ]
+    return [
+        "## Calibration",
+        "",
+        f"Calibrator: {calibration['method']}. {cell(calibration['why'])} Check on calib: {cell(calibration['sentence'])}.",
+        "",
+        *table(["calib, cross-fitted", "before", "after"], rows),
+        f"On the holdout the expected calibration error is {number(seen['ece'], 4)} in {seen['bins']} bins; a perfectly calibrated model with "
+        f"these probabilities shows up to {number(seen['null_high'], 4)} (95 %).",
+        "",
+    ]
+
+
+def _confusion(read: Mapping[str, Any]) -> list[str]:
+    evaluation = read["evaluation"]
+    rows = [[name, *[row[action] for action in evaluation["actions"]]] for name, row in evaluation["challenger"]["confusion"].items()]
+    return ["## Actions by true class, holdout", "", *table(["true class", *map(cell, evaluation["actions"])], rows)]
+
+
+def _data(read: Mapping[str, Any]) -> list[str]:
+    schema, split = read["schema"], read["split"]
+    features = [column for column in schema["columns"] if column["role"] in ("feature", "feature+cost")]
+    rows = [[part["part"], part["rows"], *part["per_class"].values()] for part in parts(read)]
+    checks = read["validation"].get("checks", [])
+    return [
+        "## Data",
+        "",
+        f"{schema['rows']} rows, {len(features)} features; parts by {cell(split['rule']['by'])} with salt {cell(split['rule']['salt'])}. "
+        f"{sum(bool(item.get('ok')) for item in checks)} of {len(checks)} data checks held.",
+        "",
+        *table(["part", "rows", *map(cell, split["classes"])], rows),
+    ]
+
+
+def _limits(read: Mapping[str, Any]) -> list[str]:
+    rows, counts = read["evaluation"]["rows"]["holdout"], read["evaluation"]["prevalence"]
+    fewest = min(zip(counts, read["evaluation"]["classes"], strict=True))
+    notes = [
+        *read["schema"].get("notes", []),
+        *read["calibration"].get("notes", []),
+        *read["decision"].get("notes", []),
+        *read["evaluation"]["notes"],
+    ]
+    return [
+        "## Limits",
+        "",
+        f"- All figures rest on {rows} holdout rows, {fewest[0]} of them of the rarest class ({cell(fewest[1])}).",
+        "- They hold for rows like these: drawn as the table was, with the same class shares and meanings of columns.",
+        "- Every look at the holdout wears it out a little; the ledger counts them.",
+        *[f"- {cell(note)}" for note in notes],
+        "",
+    ]
+
+
+def _provenance(read: Mapping[str, Any]) -> list[str]:
+    manifest = read["manifest"]
+    names = ("bundle_sha256", "weights_sha256", "policy_sha256")
+    return ["## Provenance", "", *table(["digest", "value"], [[name, manifest[name]] for name in names])]

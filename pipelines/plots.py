@@ -1,0 +1,209 @@
+"""Plots of the report: each a pure function of what a stage wrote, to PNG bytes that are the same for the same input."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY, INK, PAPER = "#1f5fbf", "#d9730d", "#8a9099", "#22262b", "#ffffff"
+COLOURS = {"challenger": BLUE, "champion": ORANGE}
+VERDICTS = {"PASS": "#2e7d4f", "FAIL": "#b3261e", "INSUFFICIENT_DATA": "#a06a00", "ERROR": "#b3261e"}
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+Draw = Callable[["Figure"], None]
+
+
+def png(draw: Draw, *, width: float = 6.4, height: float = 4.2) -> bytes:
+    """PNG bytes of a figure of `width` x `height` inches that `draw` fills; no date and no version is written into it."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=130, layout="constrained", facecolor=PAPER)
+        FigureCanvasAgg(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def models_in(curves: Mapping[str, Any]) -> list[str]:
+    """The models that the curves hold, the challenger last so that it is drawn on top."""
+    return [name for name in ("champion", "challenger") if curves.get(name)]
+
+
+def reliability(curves: Mapping[str, Any], what: str) -> bytes:
+    """Reliability diagram of curves.json: observed rate of `what` against the mean probability, with 95 % Wilson intervals."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="perfect")
+        for name in models_in(curves):
+            points = curves[name]["reliability"]
+            x, y = [p["mean_probability"] for p in points], [p["observed_rate"] for p in points]
+            below, above = (
+                [max(0.0, p["observed_rate"] - p["low"]) for p in points],
+                [max(0.0, p["high"] - p["observed_rate"]) for p in points],
+            )
+            shift = 0.006 if name == "champion" else 0.0
+            axes.errorbar(
+                [value + shift for value in x],
+                y,
+                yerr=[below, above],
+                color=COLOURS[name],
+                marker="o",
+                markersize=5,
+                capsize=2.5,
+                label=name,
+            )
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"mean probability of {what}", ylabel="observed rate")
+        axes.set_title("Reliability on the holdout, bins of equal size")
+        axes.legend(loc="upper left")
+
+    return png(draw, width=5.4, height=4.8)
+
+
+def utility_curve(curves: Mapping[str, Any], *, threshold: float | None, trivial: Mapping[str, float], unit: str, what: str) -> bytes:
+    """Utility per case along the threshold on the probability of `what`, beside the trivial policies and the threshold that ships."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for style, (name, value) in zip(("--", ":"), trivial.items(), strict=False):
+            axes.axhline(value, color=GREY, linewidth=1.2, linestyle=style, label=f"always {name}")
+        for name in models_in(curves):
+            curve = curves[name]["utility_curve"]
+            axes.plot(curve["threshold"], curve["utility"], color=COLOURS[name], label=name)
+        if threshold is not None:
+            axes.axvline(threshold, color=BLUE, linewidth=1, linestyle="--")
+            axes.annotate(
+                f"ships: {threshold:.3g}",
+                (threshold, 0.03),
+                xycoords=("data", "axes fraction"),
+                xytext=(5, 0),
+                textcoords="offset points",
+                color=BLUE,
+            )
+        axes.axvline(0.5, color=GREY, linewidth=1, linestyle="-.", label="argmax (0.5)")
+        axes.set(xlim=(0, 1), xlabel=f"threshold on the probability of {what}", ylabel=f"utility per case ({unit})")
+        axes.set_title("Utility along the threshold, holdout")
+        axes.legend(loc="best", fontsize=9)
+
+    return png(draw)
+
+
+def cost_curve(curves: Mapping[str, Any], what: str) -> bytes:
+    """Cost per case along the share that missing `what` has in the two costs, each decided by the analytic threshold."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        first = curves[models_in(curves)[-1]]["cost_curve"]
+        axes.plot(first["miss_share"], first["always"], color=GREY, linewidth=1.2, linestyle="--", label="always act")
+        axes.plot(first["miss_share"], first["never"], color=GREY, linewidth=1.2, linestyle=":", label="never act")
+        for name in models_in(curves):
+            curve = curves[name]["cost_curve"]
+            axes.plot(curve["miss_share"], curve["cost"], color=COLOURS[name], label=name)
+        top = max(min(a, n) for a, n in zip(first["always"], first["never"], strict=True))
+        highest = max(value for name in models_in(curves) for value in curves[name]["cost_curve"]["cost"])
+        axes.set(xlim=(0, 1), ylim=(0, 1.15 * max(top, highest)))
+        axes.set(xlabel=f"cost of missing {what} / (that + cost of a false alarm)", ylabel="cost per case (costs sum to 1)")
+        axes.set_title("Cost curve, holdout")
+        axes.legend(loc="upper left", fontsize=9)
+
+    return png(draw)
+
+
+def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
+    """Share of holdout rows by the utility that they obtained, with the counts."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        values, names = curves["utility_values"], models_in(curves)
+        width = 0.8 / len(names)
+        for position, name in enumerate(names):
+            rows = curves[name]["utility_rows"]
+            total = max(1, sum(rows))
+            x = [i + (position - (len(names) - 1) / 2) * width for i in range(len(values))]
+            bars = axes.bar(x, [count / total for count in rows], width=0.92 * width, color=COLOURS[name], label=name)
+            axes.bar_label(bars, labels=[str(count) for count in rows], padding=2, fontsize=9)
+        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axes.grid(visible=False, axis="x")
+        axes.set(ylim=(0, 1.1), xlabel=f"utility obtained ({unit})", ylabel="share of holdout rows")
+        axes.set_title("What the actions were worth, rows counted")
+        axes.legend(loc="upper left")
+
+    return png(draw)
+
+
+def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -> bytes:
+    """Train loss and valid log loss per epoch of history.csv, on a logarithmic scale."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for key, colour, label in (("train_loss", GREY, "train loss"), ("valid_log_loss", BLUE, "valid log loss")):
+            points = [(row["epoch"], row[key]) for row in history if math.isfinite(row.get(key, math.nan)) and row[key] > 0]
+            axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=label)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=BLUE, linewidth=1, linestyle="--", label=f"best epoch ({best_epoch:g})")
+        axes.set_yscale("log")
+        axes.set(xlabel="epoch", ylabel="nats per row (log scale)")
+        axes.set_title("Training")
+        axes.legend()
+
+    return png(draw)
+
+
+def forest(criteria: Sequence[Mapping[str, Any]], verdict: str) -> bytes:
+    """Forest plot of the gate: each criterion's estimate and one-sided bounds on its own scale, zero and the margin marked."""
+    shown = [item for item in criteria if item.get("estimate") is not None and item.get("low") is not None]
+
+    def draw(figure: Figure) -> None:
+        figure.suptitle(f"Gate: {verdict.replace('_', ' ')}", x=0.01, ha="left", fontweight="bold", color=VERDICTS.get(verdict, INK))
+        panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
+        for axes, item in zip(panels[:, 0], shown, strict=False):
+            _forest_row(axes, item)
+        if not shown:
+            panels[0, 0].text(0.5, 0.5, "nothing was compared", ha="center", va="center", color=GREY)
+            panels[0, 0].set_axis_off()
+
+    return png(draw, width=7.2, height=0.7 + 1.0 * max(1, len(shown)))
+
+
+def _forest_row(axes: Axes, item: Mapping[str, Any]) -> None:
+    colour = VERDICTS.get(item["verdict"], INK)
+    axes.plot([item["low"], item["high"]], [0, 0], color=colour, linewidth=2.4, solid_capstyle="butt")
+    axes.plot([item["estimate"]], [0], color=colour, marker="D", markersize=6)
+    axes.axvline(0, color=INK, linewidth=0.9)
+    if item.get("margin"):
+        side = -1 if item["criterion"] in ("utility", "v_information") else 1
+        axes.axvline(side * item["margin"], color=ORANGE, linewidth=1.2, linestyle="--")
+    axes.set_ylim(-1, 1)
+    axes.set_yticks([0], [f"{item['criterion'].replace('_', ' ')}\n{item['verdict'].replace('_', ' ').lower()}"])
+    axes.tick_params(axis="y", length=0, labelcolor=colour)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(item.get("unit") or "", fontsize=8.5, labelpad=1)

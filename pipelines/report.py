@@ -1,0 +1,71 @@
+"""Plots, the model card and the panel's figures, from what the stages wrote; nothing is computed here that another stage could use."""
+
+from __future__ import annotations
+
+import csv
+import math
+from typing import Any
+
+from pipelines import card, plots, store
+
+
+def read_all() -> dict[str, Any]:
+    """Everything that the report shows, by the stage that wrote it."""
+    files = {
+        "schema": ("ingest", "schema.json"),
+        "validation": ("validate", "result.json"),
+        "split": ("split", "meta.json"),
+        "training": ("train", "metrics.json"),
+        "calibration": ("calibrate", "summary.json"),
+        "decision": ("decide", "summary.json"),
+        "policy": ("decide", "policy.json"),
+        "manifest": ("package", "bundle", "manifest.json"),
+        "champion": ("champion", "status.json"),
+        "evaluation": ("evaluate", "evaluation.json"),
+        "curves": ("evaluate", "curves.json"),
+        "verdict": ("gate", "verdict.json"),
+    }
+    return {name: store.read_json(store.stage_path(*parts)) for name, parts in files.items()}
+
+
+def read_history() -> list[dict[str, float]]:
+    """Rows of train's history.csv as numbers, NaN where a field is empty."""
+    with store.need(store.stage_path("train", "history.csv")).open(encoding="utf-8", newline="") as stream:
+        return [{name: float(value) if value else math.nan for name, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def figures(read: dict[str, Any], history: list[dict[str, float]]) -> dict[str, bytes]:
+    """The plots by file name; those that need two classes or two actions are left out where there are more."""
+    curves, evaluation, verdict = read["curves"], read["evaluation"], read["verdict"]
+    binary = len(evaluation["classes"]) == 2
+    what = evaluation["classes"][-1] if binary else "the most probable class"
+    made = {
+        "reliability.png": plots.reliability(curves, what),
+        "utility_histogram.png": plots.utility_histogram(curves, evaluation["unit"]),
+        "training.png": plots.training(history, read["training"].get("best_epoch")),
+        "gate.png": plots.forest(verdict["criteria"], verdict["verdict"]),
+    }
+    shown = [curves[name] for name in plots.models_in(curves)]
+    if all(curve["utility_curve"] for curve in shown):
+        trivial = {name: interval["mean"] for name, interval in evaluation["trivial"].items()}
+        made["utility_curve.png"] = plots.utility_curve(
+            curves, threshold=read["policy"].get("threshold"), trivial=trivial, unit=evaluation["unit"], what=what
+        )
+    if all(curve["cost_curve"] for curve in shown):
+        made["cost_curve.png"] = plots.cost_curve(curves, what)
+    return made
+
+
+def main() -> None:
+    """Write data/report: the PNG files, card.md, panel.json."""
+    read = read_all()
+    made = figures(read, read_history())
+    with store.stage_folder("report") as out:
+        for name, content in made.items():
+            (out / name).write_bytes(content)
+        (out / "card.md").write_text(card.markdown(read, sorted(made)), encoding="utf-8")
+        store.write_json(out / "panel.json", card.panel(read))
+
+
+if __name__ == "__main__":
+    store.run_stage(main)
