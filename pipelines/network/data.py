@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -29,6 +31,11 @@ class Rows:
     def to(self, device: torch.device) -> Rows:
         """The same rows on a device; without a copy where they are there already."""
         return Rows(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+
+def tensors(*arrays: NDArray[Any]) -> Rows:
+    """Rows out of arrays, in the order of the fields, without a copy."""
+    return Rows(*(torch.from_numpy(array) for array in arrays))
 
 
 class Batches:

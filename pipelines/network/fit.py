@@ -23,11 +23,14 @@ from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Batches, Rows, mix
 from pipelines.network.learner import Learner
 from pipelines.network.tabm import TabularNetwork
+from pipelines.params.train import Network as NetworkParams
 from pipelines.params.train import Train
 
 #: Seconds between checkpoints: what a killed run loses at most, plus one epoch.
 CHECKPOINT_EVERY = 5.0
 VALID_BATCH = 4096
+#: Multiply-adds of a forward step below which one thread is as fast as two.
+SMALL_STEP = 8e7
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def fit(train: Rows, valid: Rows, params: Train, *, cardinalities: list[int], cl
     with _quiet():
         torch.manual_seed(mix(params.seed, -1))
         learner = Learner(TabularNetwork(train.numbers.shape[1], cardinalities, classes, params.network), params)
+        size = batch_size(len(train), params.batch_size)
+        use_threads(size, learner.network.width_in, params.network)
         best = Best()
         keeper = Keeper(checkpoint, CHECKPOINT_EVERY)
         trainer = pl.Trainer(
@@ -72,7 +77,7 @@ def fit(train: Rows, valid: Rows, params: Train, *, cardinalities: list[int], cl
         )
         trainer.fit(
             learner,
-            Batches(train, batch_size(len(train), params.batch_size), seed=params.seed),
+            Batches(train, size, seed=params.seed),
             Batches(valid, VALID_BATCH),
             ckpt_path=str(checkpoint) if intact(checkpoint) else None,
             weights_only=True,
@@ -189,8 +194,12 @@ class Progress(Callback):  # type: ignore[misc]
             print(file=sys.stderr)
 
 
-def use_threads() -> int:
-    """Let torch use the cores that this process may use, at most eight: small matrices gain nothing from more."""
+def use_threads(batch: int, width_in: int, params: NetworkParams) -> int:
+    """Give torch one thread where a step is small, else the cores that this process may use, at most eight; returns the number.
+
+    With several threads a small step mostly waits for them, far longer where other processes want the cores too.
+    """
+    work = batch * params.k * params.width * (width_in + params.width * (params.blocks - 1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(cores, 8)))
+    torch.set_num_threads(1 if work < SMALL_STEP else max(1, min(cores, 8)))
     return torch.get_num_threads()

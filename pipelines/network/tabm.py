@@ -43,9 +43,10 @@ class TabularNetwork(nn.Module):
             nn.Embedding(cardinality, size, padding_idx=0) for cardinality, size in zip(cardinalities, category_sizes, strict=True)
         )
         sizes = [params.number_embedding] * number_count + category_sizes
+        self.width_in = sum(sizes)
         self.view = EnsembleView(k=params.k)
         self.backbone = MLPBackboneBatchEnsemble(
-            d_in=sum(sizes),
+            d_in=self.width_in,
             n_blocks=params.blocks,
             d_block=params.width,
             dropout=params.dropout,
