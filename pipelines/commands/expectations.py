@@ -108,7 +108,7 @@ def _numbers(values: pl.Series, kind: str) -> Suite:
         what = f"is no earlier than day {low:g} after 1970-01-01"
     given = values.drop_nulls().to_numpy()
     beyond = (given < low) | ((given > high) & (kind != "date"))
-    outside = float(beyond.mean()) if len(given) else 0.0
+    outside = float(np.mean(beyond)) if len(given) else 0.0
     kwargs["mostly"] = mostly = _down(1 - outside - max(OUTSIDE, 5 * _error(outside, max(1, len(given)))))
     return [
         _item("expect_column_values_to_be_of_type", {"column": values.name, "type_": "float64"}, f"{values.name} is a column of numbers."),
@@ -159,7 +159,7 @@ def _target(values: pl.Series, classes: list[str]) -> Suite:
         ),
     ]
     for label in classes:
-        share = float((values == label).mean() or 0.0)
+        share = int((values == label).sum()) / n
         odds = share / max(1e-12, 1 - share) / 2
         least = _down(min(odds / (1 + odds), max(0.0, share - 5 * _error(share, n))))
         text = f"{name} is {label} in at least {100 * least:.4g} % of the rows; now in {100 * share:.4g} %."
@@ -262,9 +262,10 @@ def _current() -> tuple[pl.DataFrame, dict[str, Any]]:
     from pipelines.ingest import read_source, schema_of, type_table
     from pipelines.params import load
     from pipelines.params.ingest import Ingest
+    from pipelines.tables import raw_path
 
     ingest = load(Ingest)
-    frame = read_source(Path(ingest.source), ingest)
+    frame = read_source(raw_path(ingest.source, "table"), ingest)
     return type_table(frame, ingest), schema_of(ingest, len(frame), [])
 
 

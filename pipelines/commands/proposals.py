@@ -154,6 +154,11 @@ def _naming(column: pl.Series, codes: np.ndarray[Any, Any], proposal: Proposal) 
         return replace(proposal, role="ignored", why=why)
     if not is_text and not column.dtype.is_integer():
         return None
+    return _identifying(column, codes, proposal, is_text)
+
+
+def _identifying(column: pl.Series, codes: np.ndarray[Any, Any], proposal: Proposal, is_text: bool) -> Proposal | None:
+    """Keys, names of things with several rows each, and text whose values hardly repeat."""
     n, distinct = int((codes >= 0).sum()), int(codes.max()) + 1
     id_name, per_value = bool(_ID_NAME.search(column.name)), n / distinct
     if distinct == len(column) > FEW and (is_text or id_name or _counts_up(column)):

@@ -1,0 +1,389 @@
+"""`expost init`: from a table to a workspace that can retrain; says what it assumed and writes all of it or nothing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines import store
+from pipelines.commands.expectations import digest, propose, suite_text
+from pipelines.commands.paramsfile import is_untouched, render
+from pipelines.commands.proposals import Proposal, Wishes, propose_columns
+from pipelines.errors import ExpostError, must
+from pipelines.params import PARAMS, parse
+from pipelines.params.ingest import Ingest
+from pipelines.params.split import Split
+from pipelines.params.utility import Utility
+from pipelines.suite import SUITE
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: The default workspace: a missed malignancy costs ten needless biopsies, and the actions are what a doctor does.
+_BIOPSY = {
+    "unit": "points",
+    "matrix": {"benign": {"no biopsy": 0, "biopsy": -1}, "malignant": {"no biopsy": -10, "biopsy": 0}},
+}
+
+#: Rows of a class with which the smallest part gets its minimum nearly always (97 in 100), as multiples of minimum / share, are about 2.3.
+_SURE = 2.3
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the user said of the costs: the positive class and its two errors, or a file with the utility matrix."""
+
+    positive: str | None = None
+    fn: float | None = None
+    fp: float | None = None
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class InitSummary:
+    """What `init_workspace` made: the table's size, a proposal per column, the utility matrix, and what was assumed, one sentence each."""
+
+    source: str
+    target: str
+    classes: tuple[str, ...]
+    rows: int
+    columns: tuple[Proposal, ...]
+    utility: dict[str, dict[str, float]]
+    assumptions: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def init_workspace(
+    source: str,
+    target: str,
+    *,
+    positive: str | None = None,
+    cost_fn: float | None = None,
+    cost_fp: float | None = None,
+    utility_file: str | Path | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    key: str | None = None,
+    ignore: Sequence[str] = (),
+    model: str | None = None,
+    force: bool = False,
+    report: Callable[[str], None] = print,
+    where: str | None = None,
+) -> InitSummary:
+    """Profile the table, write params.yaml and data/expectations.json, and put the table under DVC.
+
+    `cost_fn` and `cost_fp` are what a missed `positive` and a false alarm cost (positive numbers); more than two classes, or actions that
+    are no classes, need `utility_file` (YAML: unit, matrix). Raises ExpostError, having written nothing, where the target, the costs or the
+    table do not do, or where params.yaml or data/expectations.json were edited and `force` is not given.
+    """
+    _refuse_overwriting(force)
+    costs = Costs(positive, cost_fn, cost_fp, None if utility_file is None else Path(utility_file))
+    frame = _read(source, where)
+    labels = _labels(frame, target)
+    named = [("--group", group), ("--time", time), ("--key", key), *(("--ignore", name) for name in ignore)]
+    _check_names(frame.columns, target, named)
+    classes, utility, assumed = _utility(source, labels, costs)
+    assumed += _check_counts(labels, classes)
+    codes = labels.replace_strict({name: i for i, name in enumerate(classes)}).to_numpy()
+    proposals = propose_columns(frame, target, codes, classes, Wishes(group, time, key, tuple(ignore)))
+    ingest = _ingest(source, target, classes, proposals, where)
+    split, said = _split(frame, proposals, time)
+    assumed = [f"{len(frame)} rows; {target} has {_counted(labels, classes)}.", *assumed, *said, *_sentences(proposals)]
+    sections = _sections(ingest, split, utility, model or _model_name(source))
+    schema = {"target": target, "classes": classes, "columns": [vars(p) for p in proposals if p.role != "ignored"]}
+    suite = suite_text(propose(_typed(frame, ingest), schema))
+    _write({PARAMS: render(sections, _about(proposals, utility)), SUITE: suite}, report)
+    for sentence in assumed:
+        report(sentence)
+    report("Written: params.yaml and data/expectations.json. Next: look at them, then `expost retrain`.")
+    matrix = {name: dict(row) for name, row in utility.matrix.items()}
+    files = (PARAMS.as_posix(), SUITE.as_posix(), "data/raw.dvc")
+    return InitSummary(source, target, tuple(classes), len(frame), tuple(proposals), matrix, tuple(assumed), files)
+
+
+def _refuse_overwriting(force: bool) -> None:
+    """Files that `init` wrote, the committed defaults among them, are its own to replace; edited ones are not."""
+    edited = []
+    if PARAMS.exists() and not is_untouched(PARAMS.read_text(encoding="utf-8")):
+        edited.append(PARAMS)
+    if SUITE.exists() and not _is_own_suite(SUITE):
+        edited.append(SUITE)
+    if edited and not force:
+        names = " and ".join(str(path) for path in edited)
+        raise must(
+            "init must not overwrite your work", f"{names} was edited since init wrote it", "Keep a copy, then run init with --force."
+        )
+
+
+def _is_own_suite(path: Path) -> bool:
+    try:
+        suite = json.loads(path.read_text(encoding="utf-8"))
+        return bool(suite["generated"] == digest(suite["expectations"]))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _read(source: str, where: str | None) -> pl.DataFrame:
+    import polars as pl
+
+    from pipelines.tables import read_table
+
+    frame = read_table(source)
+    if where:
+        try:
+            frame = frame.filter(pl.sql_expr(where))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            got = f"{where!r} gives: {' '.join(str(error).split())[:300]}"
+            raise must(
+                "--where must be an SQL condition over the table's columns", got, "Mend it; text stands in single quotes."
+            ) from error
+    if frame.is_empty():
+        raise must(f"{source} must have rows", "it has none" + (" that --where accepts" if where else ""), "Check the file.")
+    return frame
+
+
+def _check_names(columns: list[str], target: str, named: list[tuple[str, str | None]]) -> None:
+    for option, name in named:
+        if name is not None and name == target:
+            raise must(f"{option} must not name the target", f"got {name!r}", "Name another column.")
+        if name is not None and name not in columns:
+            raise must(f"{option} must name a column of the table", f"got {name!r}{_near(name, columns)}", "Mend the option.")
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    lowered = [other for other in known if other.lower() == name.lower()]
+    close = list(dict.fromkeys(lowered + close))
+    return f"; the nearest names are {close}" if close else f"; it has {list(known)[:15]}"
+
+
+def _labels(frame: pl.DataFrame, target: str) -> pl.Series:
+    """The target as text; raises ExpostError where it is absent, constant, incomplete, or has as many values as a number."""
+    from pipelines.tables import as_text, class_names
+
+    if target not in frame.columns:
+        raise must("--target must name a column of the table", f"got {target!r}{_near(target, frame.columns)}", "Mend --target.")
+    labels = as_text(frame[target])
+    if missing := labels.null_count():
+        rows = ", ".join(str(row + 1) for row in labels.is_null().arg_true()[:5])
+        remedy = f"Fill them in, or leave the rows out with --where '\"{target}\" IS NOT NULL'."
+        raise must(f"the target {target!r} must be there in every row", f"{missing} of {len(labels)} rows have none (rows {rows})", remedy)
+    names = class_names(frame[target])
+    if len(names) < 2:
+        raise must(f"the target {target!r} must have at least two classes", f"every row has {names[0]!r}", "Check --target and the table.")
+    if len(names) > 100:
+        got = f"{target!r} has {len(names)} distinct values, such as {names[:3]}"
+        raise must("the target must have few classes (at most 100)", got, "Name a column of classes with --target.")
+    return labels
+
+
+def _utility(source: str, labels: pl.Series, costs: Costs) -> tuple[list[str], Utility, list[str]]:
+    """Class order, utility matrix and what was assumed about them."""
+    from pipelines.tables import BUILT_IN, class_names
+
+    names, target = class_names(labels), labels.name
+    last = None if costs.positive is None else _class_named(costs.positive, names)
+    if costs.file is not None:
+        if costs.fn is not None or costs.fp is not None:
+            raise must("costs must come from one place", "both --utility and --cost-fn or --cost-fp are given", "Leave one of them out.")
+        utility = _utility_from(costs.file, names)
+        classes = list(utility.matrix) if last is None else [*(name for name in utility.matrix if name != last), last]
+        return classes, utility, [f"The utility matrix is that of {costs.file.name}: actions {', '.join(utility.actions)}."]
+    if len(names) > 2:
+        remedy = f"Write, for example to utility.yaml, with your own numbers, and give --utility utility.yaml:\n{_example(names)}"
+        raise must(f"more than two classes must come with --utility FILE.yaml, and {target!r} has {names}", "it is not given", remedy)
+    if source == BUILT_IN and target == "diagnosis" and last in (None, "malignant") and costs.fn is None and costs.fp is None:
+        return ["benign", "malignant"], parse(Utility, _BIOPSY, "utility"), ["A missed malignancy costs 10 points, a needless biopsy 1."]
+    return _binary(labels, names, last, costs)
+
+
+def _binary(labels: pl.Series, names: list[str], last: str | None, costs: Costs) -> tuple[list[str], Utility, list[str]]:
+    said = []
+    if last is None:
+        last = min(reversed(names), key=lambda name: int((labels == name).sum()))
+        said.append(f"{last!r}, the rarer class, is taken for the positive one, whose miss costs --cost-fn: name it with --positive.")
+    first = next(name for name in names if name != last)
+    fn, fp = _cost("--cost-fn", costs.fn), _cost("--cost-fp", costs.fp)
+    matrix = {first: {first: 0.0, last: -fp}, last: {first: -fn, last: 0.0}}
+    origin = "" if None not in (costs.fn, costs.fp) else " (1 where no cost was given: change utility.matrix)"
+    said.append(f"A missed {last!r} costs {fn:g}, a false alarm {fp:g}{origin}; the actions are named like the classes.")
+    return [first, last], parse(Utility, {"unit": "points", "matrix": matrix}, "utility"), said
+
+
+def _cost(option: str, value: float | None) -> float:
+    if value is None:
+        return 1.0
+    if not (math.isfinite(value) and value > 0):
+        raise must(f"{option} must be a positive number", f"got {value:g}", "A cost is what an error loses, without its sign.")
+    return float(value)
+
+
+def _class_named(positive: str, names: list[str]) -> str:
+    """The class that the user means: by its text, or by its number (1 for the class "1.0")."""
+    if positive in names:
+        return positive
+    for name in names:
+        try:
+            if float(name) == float(positive):
+                return name
+        except ValueError:
+            continue
+    raise must(f"--positive must be one of the classes {names}", f"got {positive!r}", "Name one of them.")
+
+
+def _utility_from(path: Path, names: list[str]) -> Utility:
+    import yaml
+
+    if not path.exists():
+        raise must("--utility must name a YAML file with unit and matrix", f"{path} is missing", "Check the path.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        utility = parse(Utility, values, "utility")
+    except yaml.YAMLError as error:
+        raise must(f"{path} must be valid YAML", " ".join(str(error).split()), "Mend the line named.") from error
+    except ExpostError as error:
+        raise ExpostError(f"{path}: {error}".replace("in params.yaml", "there")) from None
+    missing, extra = [name for name in names if name not in utility.matrix], [name for name in utility.matrix if name not in names]
+    if missing or extra:
+        got = f"row {missing[0]!r} is missing" if missing else f"row {extra[0]!r} is no class"
+        remedy = f"Mend {path}, or leave rows of the table out with --where." if missing else f"Mend {path}."
+        raise must(f"utility must have one row per class {names}", got, remedy)
+    return utility
+
+
+def _example(names: list[str]) -> str:
+    rows = [f'  "{true}": {{{", ".join(f"{json.dumps(action)}: {0 if action == true else -1}" for action in names)}}}' for true in names]
+    return "\n".join(["unit: points", "matrix:", *rows])
+
+
+def _check_counts(labels: pl.Series, classes: list[str]) -> list[str]:
+    """Raise ExpostError where a class is too rare for the parts whatever the split; warn where it depends on the draw."""
+    split = Split()
+    share = min(split.shares.train, split.shares.valid, split.shares.calib, split.shares.holdout)
+    least = math.ceil(split.min_rows_per_class / share)
+    sure = math.ceil(_SURE * least)
+    counts = {name: int((labels == name).sum()) for name in classes}
+    rare = {name: count for name, count in counts.items() if count < least}
+    if rare:
+        name = min(rare, key=lambda other: rare[other])
+        got = ", ".join(f"{other!r} has {count}" for other, count in rare.items())
+        remedy = (
+            f"Each part needs {split.min_rows_per_class} rows of each class, and the smallest part has {share:.0%} of the rows: about {sure} "
+            f"are needed. Add rows, merge the class with another in the source, or leave it out with --where "
+            f"'\"{labels.name}\" <> ''{name}'''."
+        ).replace("''", "'")
+        raise must(f"each class must have at least {least} rows", got, remedy)
+    return [
+        f"Class {name!r} has {count} rows, under {sure}: a part may get too few of it; another split.salt may then do."
+        for name, count in counts.items()
+        if count < sure
+    ]
+
+
+def _counted(labels: pl.Series, classes: list[str]) -> str:
+    return ", ".join(f"{name!r} {int((labels == name).sum())}" for name in classes)
+
+
+def _ingest(source: str, target: str, classes: list[str], proposals: list[Proposal], where: str | None) -> Ingest:
+    if not any(proposal.role == "feature" for proposal in proposals):
+        got = "; ".join(f"{p.name}: {p.role}, {p.why}" for p in proposals[:8]) or "the table has no other column"
+        raise must("the table must have at least one column that can be a feature", got, "Add columns of numbers or categories.")
+    columns = {p.name: {"role": p.role, "kind": p.kind} for p in proposals}
+    return parse(Ingest, {"source": source, "target": target, "classes": classes, "columns": columns, "where": where}, "ingest")
+
+
+def _split(frame: pl.DataFrame, proposals: list[Proposal], time: str | None) -> tuple[Split, list[str]]:
+    """Parts by hash of the features as they are now, or by dates at the shares' quantiles of the column `time`."""
+    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.role == "feature"]}
+    if time is None:
+        return parse(Split, values, "split"), []
+    from datetime import date, timedelta
+
+    import numpy as np
+
+    from pipelines.tables import typed
+
+    if next(p.kind for p in proposals if p.name == time) != "date":
+        raise must("--time must name a column of dates (ISO 8601, like 2024-01-31)", f"{time!r} is none", "Convert it in the source.")
+    shares = Split().shares
+    days = typed(frame.select(time), {time: "date"})[time].drop_nulls().to_numpy()
+    limits = np.cumsum([shares.train, shares.valid, shares.calib])
+    # Whole days: rows of one day share a part.
+    starts = [date(1970, 1, 1) + timedelta(days=math.ceil(day)) for day in np.quantile(days, limits)]
+    if not starts[0] < starts[1] < starts[2]:
+        got = f"its dates at {', '.join(f'{limit:.0%}' for limit in limits)} of the rows are {', '.join(map(str, starts))}"
+        raise must(f"the dates in {time!r} must be spread enough for four parts", got, "Leave --time out; the parts then follow a hash.")
+    names = ("valid_from", "calib_from", "holdout_from")
+    values |= {"by": "time", "time": {name: start.isoformat() for name, start in zip(names, starts, strict=True)}}
+    return parse(Split, values, "split"), [f"Parts follow {time}: rows from {starts[2]} on hold out."]
+
+
+def _sections(ingest: Ingest, split: Split, utility: Utility, model: str) -> dict[str, Any]:
+    """Every section in its order; those that the data says nothing about with their defaults."""
+    from pipelines.commands.check import SECTIONS
+    from pipelines.params.registry import Registry
+
+    given = {"ingest": ingest, "split": split, "utility": utility, "registry": parse(Registry, {"model": model}, "registry")}
+    return {cls.__name__.lower(): given.get(cls.__name__.lower()) or cls() for cls in SECTIONS}
+
+
+def _model_name(source: str) -> str:
+    """The last part of the source's path that is no pattern, without its suffixes, in the letters that a registered model may have."""
+    parts = [part for part in re.split(r"[/:\\]", source) if part and not any(mark in part for mark in "*?[")]
+    name = parts[-1] if parts else "expost"
+    name = re.sub(r"(\.(parquet|pq|csv|tsv|tab|gz))+$", "", name, flags=re.IGNORECASE)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("_.-") or "expost"
+
+
+def _typed(frame: pl.DataFrame, ingest: Ingest) -> pl.DataFrame:
+    """The table as ingest will write it."""
+    from pipelines.tables import as_text, typed
+
+    kinds: dict[str, str] = {name: column.kind for name, column in ingest.columns.items() if column.role != "ignored"}
+    return typed(frame, kinds).with_columns(as_text(frame[ingest.target]).alias(ingest.target))
+
+
+def _about(proposals: list[Proposal], utility: Utility) -> dict[str, str]:
+    comments = {f"ingest.columns.{p.name}": p.about + (f"; {p.why}" if p.why else "") for p in proposals}
+    comments |= {f"split.columns.{p.name}": p.kind for p in proposals}
+    for name, row in utility.matrix.items():
+        best = max(row, key=lambda action: row[action])
+        comments[f"utility.matrix.{name}"] = f"where the truth is {json.dumps(name, ensure_ascii=False)}; best: {best}"
+    return {key: " ".join(text.split()) for key, text in comments.items()}
+
+
+def _sentences(proposals: list[Proposal]) -> list[str]:
+    """What was assumed of the columns: the plain ones counted, each other one named with the reason."""
+    features = [p for p in proposals if p.role == "feature"]
+    kinds = {kind: sum(p.kind == kind for p in features) for kind in ("number", "category", "boolean", "date")}
+    counted = ", ".join(f"{count} of kind {kind}" for kind, count in kinds.items() if count)
+    said = [f"{len(features)} columns are features: {counted}."]
+    said += [f"{p.name} is {'the ' if p.role in ('key', 'group') else ''}{p.role}: {p.why}." for p in proposals if p.role != "feature"]
+    return said + [f"{p.name} is a feature of kind {p.kind}: {p.why}." for p in features if p.why]
+
+
+def _write(texts: dict[Path, str], report: Callable[[str], None]) -> None:
+    """Write the files and put the source under DVC; on any failure the files stand as they were."""
+    from pipelines.commands.source import sync_source
+
+    before = {path: path.read_bytes() if path.exists() else None for path in texts}
+    try:
+        with ExitStack() as stack:
+            for path, text in texts.items():
+                stack.enter_context(store.atomic_file(path)).write_text(text, encoding="utf-8")
+        sync_source(report)
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            elif path.read_bytes() != content:
+                with store.atomic_file(path) as temporary:
+                    temporary.write_bytes(content)
+        raise

@@ -1,0 +1,157 @@
+"""The text of `params.yaml` as `init` writes it: every section, every option, a comment on every line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from pydantic import BaseModel
+
+_HEAD = "# params.yaml, written by `expost init`: change any line. digest: "
+
+_COMMENTS = {
+    "ingest": "the source, the target and a role for each column",
+    "ingest.source": "file, folder, glob or URL of the table; read anew at each run",
+    "ingest.target": "column to predict",
+    "ingest.classes": "names of its classes, always quoted; of two, the last is the positive (dearer) one",
+    "ingest.columns": "roles: feature, key, group, time, cost, feature+cost, ignored; kinds: number, category, boolean, date",
+    "ingest.where": "SQL condition that rows must meet, or null for all rows",
+    "ingest.holdout_source": "a second file that is the holdout, or null",
+    "validate": "what the data checks beyond data/expectations.json allow",
+    "validate.allow_separating": "features that may separate the classes on their own, which usually means leakage",
+    "validate.allow_look_alikes": "columns whose values may differ only in case, white space or Unicode form",
+    "split": "the rule that gives each row its part",
+    "split.by": "hash of a row's columns, time (absolute dates), or column (declared parts)",
+    "split.salt": "names the repetition: another salt, other parts",
+    "split.columns": "columns that the hash reads, as recorded now; never the target",
+    "split.shares": "share of each part; they sum to 1",
+    "split.shares.train": "fits the weights",
+    "split.shares.valid": "stops the training",
+    "split.shares.calib": "fits the calibrator and the policy",
+    "split.shares.holdout": "read by evaluate and gate only",
+    "split.time": "first dates of valid, calib and holdout where by is time",
+    "split.time.valid_from": "ISO 8601 date; earlier rows train",
+    "split.time.calib_from": "ISO 8601 date",
+    "split.time.holdout_from": "ISO 8601 date; this and later rows hold out",
+    "split.column": "name and parts of the declaring column where by is column",
+    "split.min_rows_per_class": "fewest rows of each class in each part",
+    "train": "a symmetric proper loss; costs have no place here, by design",
+    "train.seed": "seed of weights and batches",
+    "train.loss": "cross_entropy, brier or cross_entropy+brier",
+    "train.network": "TabM: members that share a backbone",
+    "train.network.k": "members",
+    "train.network.blocks": "layers of the backbone",
+    "train.network.width": "units per layer",
+    "train.network.dropout": "share of units left out in training",
+    "train.network.number_embedding": "width of each number's embedding",
+    "train.network.frequencies": "frequencies of the periodic embedding",
+    "train.network.frequency_scale": "spread of those frequencies",
+    "train.learning_rate": "step size of AdamW",
+    "train.weight_decay": "its pull of weights towards 0",
+    "train.batch_size": "rows per step",
+    "train.max_epochs": "passes over train at most",
+    "train.patience": "epochs without a better valid log loss before it stops",
+    "train.gradient_clip": "largest norm of a gradient",
+    "train.accelerator": "auto, cpu, or gpu (which must then be there)",
+    "calibrate": "the calibrators that compete and the folds that judge them",
+    "calibrate.methods": "candidates, simplest first",
+    "calibrate.folds": "folds of the cross-fitting on calib",
+    "calibrate.repeats": "repetitions of those folds",
+    "calibrate.seed": "seed of the folds",
+    "decide": "the policies that compete and how long Optuna searches",
+    "decide.policies": "candidates, simplest first",
+    "decide.trials": "trials of the Optuna study",
+    "decide.seed": "seed of the study",
+    "decide.confidence": "of the bound on a policy's gain over the analytic one",
+    "utility": "what each action is worth for each true class; training never sees it",
+    "utility.unit": "unit of the numbers below",
+    "utility.matrix": "true class, then action: higher is better, a cost is negative",
+    "evaluate": "how the holdout is scored",
+    "evaluate.confidence": "of the intervals shown",
+    "evaluate.resamples": "bootstrap resamples for metrics that are not means",
+    "evaluate.seed": "seed of those",
+    "evaluate.neighbours": "neighbours of the kNN probe",
+    "gate": "challenger against champion: criteria and margins",
+    "gate.alpha": "risk of promoting a model that is worse by the margin",
+    "gate.margin": "share of the champion's gain that may be lost",
+    "gate.material": "how much worse a guarded criterion must be to matter",
+    "gate.material.log_loss": "nats per row",
+    "gate.material.brier": "Brier points",
+    "gate.material.v_information": "bits per row",
+    "gate.bootstrap": "absolute criteria for a first champion",
+    "gate.bootstrap.beats_trivial": "its utility must exceed the best trivial policy's",
+    "gate.bootstrap.max_log_loss_ratio": "its log loss over that of always saying the class shares, at most",
+    "registry": "where models are registered",
+    "registry.model": "name of the registered model",
+    "registry.tracking_uri": "MLflow's store; MLFLOW_TRACKING_URI wins",
+    "registry.ledger_uri": "store of who reigns",
+}
+
+
+def render(sections: dict[str, BaseModel], about: dict[str, str]) -> str:
+    """Text of params.yaml with `sections` in their order; `about` has comments for dotted keys that are the data's own."""
+    comments = {**_COMMENTS, **about}
+    lines: list[str] = []
+    for name, section in sections.items():
+        fallback = " ".join((type(section).__doc__ or name).split()).split(". ")[0].rstrip(".")
+        lines.append(f"{name}:  # {comments.get(name, fallback)}")
+        lines += _mapping(section.model_dump(), name, 1, comments, fallback)
+    body = "\n".join(lines) + "\n"
+    return f"{_HEAD}{_digest(body)}\n{body}"
+
+
+def is_untouched(text: str) -> bool:
+    """Whether `text` is what `render` wrote, to the byte."""
+    head, _, body = text.partition("\n")
+    return head == _HEAD + _digest(body)
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _mapping(values: dict[str, Any], where: str, depth: int, comments: dict[str, str], fallback: str) -> list[str]:
+    lines: list[str] = []
+    for key, value in values.items():
+        path, indent = f"{where}.{key}", "  " * depth
+        comment = comments.get(path, fallback)
+        name = key if re.fullmatch(r"[a-z_]+", key) and where not in ("ingest.columns", "utility.matrix") else quoted(key)
+        if isinstance(value, dict) and value and not _is_leaf(path):
+            lines.append(f"{indent}{name}:  # {comment}")
+            lines += _mapping(value, path, depth + 1, comments, comment)
+        elif isinstance(value, list | tuple) and len(flow(value)) > 90:
+            lines.append(f"{indent}{name}:  # {comment}")
+            lines += [f"{indent}  - {flow(item)}  # {comments.get(f'{path}.{item}', comment)}" for item in value]
+        else:
+            lines.append(f"{indent}{name}: {flow(value)}  # {comment}")
+    return lines
+
+
+def _is_leaf(path: str) -> bool:
+    """Columns and rows of the utility matrix stand on one line each."""
+    return path.startswith(("ingest.columns.", "utility.matrix."))
+
+
+def flow(value: Any) -> str:
+    """Value in YAML's flow style, on one line; text that names things is quoted, so that Yes and 2 stay text."""
+    if isinstance(value, dict):
+        plain = set(value) == {"role", "kind"}
+        return "{" + ", ".join(f"{key if plain else quoted(key)}: {item if plain else flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(flow, value)) + "]"
+    if isinstance(value, float):
+        return f"{int(value)}" if value.is_integer() and abs(value) < 1e15 else _decimal(value)
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _decimal(value: float) -> str:
+    """Shortest text that reads back as the same float in YAML 1.1, which wants a dot before an exponent."""
+    text = repr(value)
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
+
+
+def quoted(text: str) -> str:
+    """Text as a double-quoted YAML scalar; JSON's escapes are a part of YAML's."""
+    return json.dumps(text, ensure_ascii=False)
