@@ -55,11 +55,13 @@ def read_source(path: Path, params: Ingest) -> pl.DataFrame:
     if not params.where:
         return frame
     try:
-        return frame.filter(pl.sql_expr(params.where))
+        # Types as `init` saw them, since a condition must mean the same here, where CSV categories are read as text.
+        kept = read_table(path).with_row_index(_ROW, offset=1).filter(pl.sql_expr(params.where))[_ROW]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         got = f"{params.where!r} gives: {' '.join(str(error).split())[:300]}"
-        remedy = "Mend ingest.where; columns of kind category are text, so write their values in single quotes."
+        remedy = "Mend it; text stands in single quotes, names of columns in double quotes."
         raise must("ingest.where must be an SQL condition over the table's columns", got, remedy) from error
+    return frame[kept - 1]
 
 
 def check_columns(found: Sequence[str], params: Ingest, path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import tempfile
 import unicodedata
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +74,15 @@ def located(source: str) -> Iterator[dict[str, Path]]:
             yield {file.name: file}
     elif "://" in source:
         with tempfile.TemporaryDirectory() as folder:
-            yield _download(source, Path(folder))
+            yield _with_suffixes(_download(source, Path(folder)))
     else:
-        yield _local(source)
+        yield _with_suffixes(_local(source))
+
+
+def _with_suffixes(files: dict[str, Path]) -> dict[str, Path]:
+    """Names by which the files are known again in a folder: `export?format=csv` has no suffix, and becomes `export.csv`."""
+    known = {name: name.lower().endswith((*PARQUET, *DELIMITED)) for name in files}
+    return {name if known[name] else name + (PARQUET[0] if _is_parquet(path) else DELIMITED[0]): path for name, path in files.items()}
 
 
 def _local(source: str) -> dict[str, Path]:
@@ -154,7 +161,7 @@ def _read_file(file: Path, text: Collection[str]) -> pl.DataFrame:
 
     try:
         frame = pl.read_parquet(file, hive_partitioning=False) if _is_parquet(file) else _read_delimited(file, text)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
         got = " ".join(str(error).split())[:300]
         remedy = "It may be truncated or of another encoding than UTF-8; put the whole file there again."
         raise must(f"{file.name} must be a readable table", got, remedy) from error
@@ -182,8 +189,37 @@ def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:
         stream.seek(0)
         header = next(csv.reader(stream, delimiter=separator), [])
     _check_distinct([clean_name(name) for name in header], file)  # Polars would rename the second one in silence
+    _check_last_line(file, len(header), separator)
     overrides = {name: pl.String for name in header if clean_name(name) in text}
-    return pl.read_csv(file, separator=separator, infer_schema_length=None, try_parse_dates=True, schema_overrides=overrides)
+    frame = pl.read_csv(file, separator=separator, infer_schema_length=None, schema_overrides=overrides)
+    return frame.with_columns(
+        [_as_dates(frame[name]) for name in frame.columns if name not in overrides and frame.schema[name] == pl.String]
+    )
+
+
+def _check_last_line(file: Path, fields: int, separator: str) -> None:
+    """Raise OSError where the last line is cut: Polars fills it up with nulls in silence."""
+    if file.name.lower().endswith(".gz"):
+        return  # a cut stream does not decompress
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 1_000_000))
+        line = stream.read().rstrip(b"\r\n").rpartition(b"\n")[2]
+    if line and b'"' not in line and line.count(separator.encode()) + 1 < fields:
+        raise OSError(f"its last line has {line.count(separator.encode()) + 1} of {fields} fields")
+
+
+def _as_dates(series: pl.Series) -> pl.Series:
+    """Date or Datetime where every value is an ISO 8601 date; other orders of day and month are anybody's guess and stay text."""
+    import polars as pl
+
+    given = series.drop_nulls()
+    if given.is_empty() or not given.str.contains(r"^\s*\d{4}[-/]\d{2}[-/]\d{2}([T ]|\s*$)").all():
+        return series
+    days = _as_days(series)
+    if (days.is_null() & series.is_not_null()).any():
+        return series
+    whole = bool((days == days.round(0)).drop_nulls().all()) and not bool(given.str.contains(":").any())
+    return days.cast(pl.Int32).cast(pl.Date) if whole else (days * 86_400_000_000.0).round(0).cast(pl.Int64).cast(pl.Datetime("us"))
 
 
 def _open_text(file: Path) -> IO[str]:
@@ -250,7 +286,7 @@ def _typed_series(series: pl.Series, kind: str, rows: pl.Series | None) -> pl.Se
     lost = result.is_null() & _is_given(series)
     if lost.any():
         raise must(f"column {series.name!r} must hold values of kind {kind}", _sample(series, lost, rows), _kind_remedy(series.name))
-    return result
+    return result.fill_nan(None) if kind == "number" else result
 
 
 def _is_given(series: pl.Series) -> pl.Series:
@@ -280,9 +316,8 @@ def _sample(series: pl.Series, wrong: pl.Series, rows: pl.Series | None) -> str:
 def _as_number(series: pl.Series) -> pl.Series:
     import polars as pl
 
-    plain = series.cast(pl.Float64) if series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null) else None
-    number = as_text(series).cast(pl.Float64, strict=False) if plain is None else plain
-    return number.fill_nan(None)
+    plain = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+    return series.cast(pl.Float64) if plain else as_text(series).cast(pl.Float64, strict=False)
 
 
 def _as_category(series: pl.Series) -> pl.Series:
@@ -313,7 +348,7 @@ def _as_days(series: pl.Series) -> pl.Series:
         return moment.cast(pl.Datetime("us")).cast(pl.Int64) / 86_400_000_000.0
     text = as_text(series)
     days = pl.Series(series.name, [None] * len(series), dtype=pl.Float64)
-    for form in ("%Y-%m-%d", "%Y%m%d"):
+    for form in ("%Y-%m-%d", "%Y/%m/%d", "%Y%m%d"):
         days = days.fill_null(text.str.to_date(form, strict=False).cast(pl.Int32).cast(pl.Float64)) if days.has_nulls() else days
     for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"):
         if days.has_nulls():

@@ -30,7 +30,7 @@ class Column(Section):
 class Ingest(Section):
     """Where the table comes from and what its columns are.
 
-    `where` is an SQL condition over the table as it was read, ignored columns too; columns of kind category are text there.
+    `where` is an SQL condition over the table as it was read, ignored columns too.
     """
 
     source: str = Field(min_length=1)

@@ -82,6 +82,14 @@ def test_parts_of_a_folder_that_went_away_go_away(tmp_path: Path) -> None:
     assert sync().files == ("table/2024/1.csv",)
 
 
+def test_a_file_without_a_suffix_gets_one_by_which_ingest_finds_it(tmp_path: Path) -> None:
+    (tmp_path / "export").write_text(OLD)
+    configure(source=str(tmp_path / "export"))
+    assert sync().files == ("table/export.csv",)
+    assert not sync().changed
+    assert len(read_table("data/raw/table")) == 2
+
+
 def test_the_holdout_source_stands_beside_the_table(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(OLD)
     (tmp_path / "h.csv").write_text(NEW)
