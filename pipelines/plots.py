@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY, INK, PAPER = "#1f5fbf", "#d9730d", "#8a9099", "#22262b", "#ffffff"
 COLOURS = {"challenger": BLUE, "champion": ORANGE}
 VERDICTS = {"PASS": "#2e7d4f", "FAIL": "#b3261e", "INSUFFICIENT_DATA": "#a06a00", "ERROR": "#b3261e"}
+TITLES = {"log_loss": "log loss", "brier": "Brier score", "v_information": "V-information"}
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -183,7 +184,8 @@ def forest(criteria: Sequence[Mapping[str, Any]], verdict: str) -> bytes:
     shown = [item for item in criteria if item.get("estimate") is not None and item.get("low") is not None]
 
     def draw(figure: Figure) -> None:
-        figure.suptitle(f"Gate: {verdict.replace('_', ' ')}", x=0.01, ha="left", fontweight="bold", color=VERDICTS.get(verdict, INK))
+        title = f"Gate: {verdict.replace('_', ' ')} (estimate and one-sided bounds; dashed: the margin)"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=VERDICTS.get(verdict, INK))
         panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
         for axes, item in zip(panels[:, 0], shown, strict=False):
             _forest_row(axes, item)
@@ -203,7 +205,7 @@ def _forest_row(axes: Axes, item: Mapping[str, Any]) -> None:
         side = -1 if item["criterion"] in ("utility", "v_information") else 1
         axes.axvline(side * item["margin"], color=ORANGE, linewidth=1.2, linestyle="--")
     axes.set_ylim(-1, 1)
-    axes.set_yticks([0], [f"{item['criterion'].replace('_', ' ')}\n{item['verdict'].replace('_', ' ').lower()}"])
+    axes.set_yticks([0], [f"{TITLES.get(item['criterion'], item['criterion'])}\n{item['verdict'].replace('_', ' ').lower()}"])
     axes.tick_params(axis="y", length=0, labelcolor=colour)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(item.get("unit") or "", fontsize=8.5, labelpad=1)

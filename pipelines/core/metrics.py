@@ -122,7 +122,7 @@ def wilson(successes: Floats, rows: Floats, confidence: float = 0.95) -> tuple[F
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     empty = rows <= 0
-    return np.where(empty, 0.0, np.maximum(0.0, centre - half)), np.where(empty, 1.0, np.minimum(1.0, centre + half))
+    return np.where(empty, 0.0, np.clip(centre - half, 0.0, rate)), np.where(empty, 1.0, np.clip(centre + half, rate, 1.0))
 
 
 def reliability_curve(forecast: Floats, outcome: NDArray[np.bool_], *, bins: int = 10, confidence: float = 0.95) -> list[dict[str, Any]]:

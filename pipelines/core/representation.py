@@ -60,8 +60,10 @@ def _probe(fit: Floats, fit_labels: Ints, score: Floats, folds: int, seed: int) 
     order = np.lexsort((*fit.T[::-1], fit_labels))
     fit, fit_labels = fit[order], fit_labels[order]
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(fit, fit_labels))
-    losses = []
+    losses: list[float] = []
     for strength in STRENGTHS:
+        if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
+            break  # over-fitting from here on, and the weaker the penalty the slower the fit
         loss = 0.0
         for train, test in splits:
             model = LogisticRegression(C=strength, max_iter=500).fit(fit[train], fit_labels[train])

@@ -1,0 +1,148 @@
+"""Metrics against scikit-learn, relplot and closed forms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from pipelines.core import metrics
+
+
+def draw(n: int, K: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    probability = rng.dirichlet(np.full(K, 0.7), n)
+    labels = (rng.random(n)[:, None] > probability.cumsum(axis=1)).sum(axis=1).clip(0, K - 1)
+    return probability, labels
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_log_loss_and_brier_agree_with_scikit_learn(K: int) -> None:
+    probability, labels = draw(500, K)
+    assert metrics.log_loss_rows(probability, labels).mean() == pytest.approx(reference.log_loss(labels, probability), rel=1e-9)
+    expected = np.square(probability - np.eye(K)[labels]).sum(axis=1).mean()
+    assert metrics.brier_rows(probability, labels).mean() == pytest.approx(expected, rel=1e-9)
+    if K == 2:
+        assert metrics.brier_rows(probability, labels).mean() == pytest.approx(
+            2 * reference.brier_score_loss(labels, probability[:, 1]), rel=1e-9
+        )
+
+
+def test_a_probability_of_zero_costs_much_and_a_nan_stays_one() -> None:
+    rows = metrics.log_loss_rows(np.array([[1.0, 0.0], [np.nan, np.nan]]), np.array([1, 0]))
+    assert rows[0] == pytest.approx(-np.log(1e-15))
+    assert np.isnan(rows[1])
+    assert np.isnan(metrics.brier_rows(np.array([[np.nan, 0.5]]), np.array([1]))).all()
+
+
+@pytest.mark.parametrize("digits", [1, 8])
+def test_auc_agrees_with_scikit_learn_with_ties_and_weights(digits: int) -> None:
+    probability, labels = draw(400, 2, 3)
+    score = probability[:, 1].round(digits)
+    weights = np.random.default_rng(0).integers(0, 4, (5, 400)).astype(float)
+    ours = metrics.weighted_auc(score, labels == 1, weights)
+    for value, weight in zip(ours, weights, strict=True):
+        assert value == pytest.approx(reference.roc_auc_score(labels, score, sample_weight=weight), abs=1e-12)
+
+
+def test_auc_of_more_classes_is_the_plain_mean_of_one_against_the_rest() -> None:
+    probability, labels = draw(400, 3, 1)
+    assert metrics.auc(probability, labels)[0] == pytest.approx(reference.roc_auc_score(labels, probability, multi_class="ovr"), abs=1e-12)
+
+
+def test_auc_without_one_of_the_classes_is_no_number() -> None:
+    probability, _ = draw(20, 2)
+    assert np.isnan(metrics.auc(probability, np.zeros(20, dtype=int))).all()
+    assert np.isnan(metrics.auc(np.full((3, 2), np.nan), np.array([0, 1, 1]))).all()
+
+
+@given(st.integers(0, 10_000))
+def test_auc_turns_with_the_score(seed: int) -> None:
+    probability, labels = draw(60, 2, seed)
+    if 0 < labels.sum() < 60:
+        both = metrics.auc(probability, labels)[0] + metrics.auc(probability[:, ::-1], labels)[0]
+        assert both == pytest.approx(1.0)
+
+
+def test_a_calibrated_model_stays_below_its_null_band_in_95_of_100_draws() -> None:
+    above = 0
+    for seed in range(300):
+        probability, labels = draw(300, 2, seed)
+        found = metrics.calibration_error(probability[:, 1], labels == 1, draws=500, seed=seed + 1_000_000)
+        above += found.ece > found.null_high
+    assert above / 300 <= 0.085  # 5 % plus three binomial standard errors
+
+
+def test_an_overconfident_model_is_far_above_its_null_band_and_relplot_agrees() -> None:
+    import relplot
+
+    probability, labels = draw(3000, 2, 1)
+    sharp = probability[:, 1] ** 3 / (probability[:, 1] ** 3 + probability[:, 0] ** 3)
+    found = metrics.calibration_error(sharp, labels == 1)
+    smooth = relplot.smECE(sharp, labels.astype(float))
+    assert found.ece > 2 * found.null_high
+    assert found.ece == pytest.approx(smooth, abs=0.03)
+    assert found.debiased_l2 >= found.ece * 0.9
+    calm = metrics.calibration_error(probability[:, 1], labels == 1)
+    assert abs(calm.debiased_l2) < 0.03
+
+
+def test_the_null_band_of_many_rows_follows_the_same_law() -> None:
+    p = np.sort(np.random.default_rng(0).random(4000))
+    starts, total = np.arange(10) * 400, np.add.reduceat(p, np.arange(10) * 400)
+    exact = metrics._null_errors(p, starts, total, 1000, 0)
+    rng = np.random.default_rng(1)
+    spread = np.sqrt(np.add.reduceat(p * (1 - p), starts))
+    normal = np.abs(spread * rng.standard_normal((1000, 10))).sum(axis=1) / p.size
+    assert np.quantile(exact, [0.5, 0.95]) == pytest.approx(np.quantile(normal, [0.5, 0.95]), rel=0.06)
+
+
+def test_wilson_intervals_agree_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    for hits, rows in ((0, 10), (3, 10), (10, 10), (17, 400)):
+        low, high = metrics.wilson(np.array([float(hits)]), np.array([float(rows)]))
+        expected = binomtest(hits, rows).proportion_ci(method="wilson")
+        assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_reliability_bins_hold_all_rows_and_their_means() -> None:
+    probability, labels = draw(95, 2)
+    points = metrics.reliability_curve(probability[:, 1], labels == 1)
+    assert sum(point["rows"] for point in points) == 95
+    mean = sum(point["rows"] * point["mean_probability"] for point in points) / 95
+    assert mean == pytest.approx(probability[:, 1].mean())
+    assert all(point["low"] <= point["observed_rate"] <= point["high"] for point in points)
+    assert len(metrics.reliability_curve(probability[:4, 1], labels[:4] == 1)) == 4
+
+
+def test_the_area_under_the_cost_curve_is_half_the_one_column_brier_score() -> None:
+    probability, labels = draw(2000, 2, 5)
+    curve = metrics.cost_curve(probability[:, 1], labels, points=1999)
+    area = np.trapezoid(curve["cost"], curve["miss_share"])
+    assert area == pytest.approx(reference.brier_score_loss(labels, probability[:, 1]) / 2, abs=2e-3)
+
+
+def test_the_utility_curve_meets_the_trivial_policies_at_its_ends() -> None:
+    probability, labels = draw(300, 2, 2)
+    U = np.array([[0.0, -1.0], [-10.0, 0.0]])
+    curve = metrics.utility_along_threshold(np.clip(probability[:, 1], 1e-6, 1 - 1e-6), labels, U)
+    trivial = U[labels].mean(axis=0)
+    assert curve["utility"][0] == pytest.approx(trivial[1])
+    assert curve["utility"][-1] == pytest.approx(trivial[0])
+
+
+def test_regret_and_confusion_of_a_small_case_by_hand() -> None:
+    U = np.array([[0.0, -1.0, -0.2], [-10.0, 0.0, -0.2]])
+    labels, actions = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 0])
+    assert metrics.regret_rows(U[labels, actions], labels, U).tolist() == [0.0, 0.2, 0.0, 10.0]
+    assert metrics.confusion_by_action(labels, actions, 2, 3).tolist() == [[1, 0, 1], [1, 1, 0]]
+
+
+def test_calibration_of_more_classes_looks_at_the_most_probable_one() -> None:
+    probability, labels = draw(50, 3)
+    forecast, outcome = metrics.forecast_and_outcome(probability, labels)
+    assert (forecast == probability.max(axis=1)).all()
+    assert (outcome == (probability.argmax(axis=1) == labels)).all()
