@@ -14,6 +14,15 @@ from pipelines.errors import must
 COMMAND = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
 PROGRESS_EVERY = 5.0  # seconds between shown states of a progress bar, which redraws itself many times a second
 LAST_LINES = 8
+DVCS_ADVICE = (
+    "To track the changes with git",
+    "git add",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+    "Updating lock",
+    "Generating lock",
+)
 
 
 def stage_environment() -> dict[str, str]:
@@ -46,7 +55,7 @@ class Lines:
         self._rest = ""
 
     def _line(self, line: str) -> None:
-        if line:
+        if line and not line.strip().startswith(DVCS_ADVICE):
             self.seen.append(line)
             self._show(line)
 

@@ -27,13 +27,16 @@ BLOCKED = "Blocked"
 
 
 class _OwnMessageOnly(logging.Filter):
-    """An expected error is shown once, by its own message: no traceback, and no report of a state that the flow reports itself."""
+    """An expected error is shown once, at the end, by its own message: no traceback, and no repetition of it by Prefect."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to show the record."""
         if record.exc_info and isinstance(record.exc_info[1], ExpostError):
             record.exc_info = None
-        return not record.getMessage().startswith(("Task run failed with state", "Flow run failed with state"))
+        repeats = record.levelno >= logging.ERROR and record.getMessage().startswith(
+            ("Task run failed", "Flow run failed", "Finished in state")
+        )
+        return not repeats
 
 
 @flow(name="retrain", flow_run_name="retrain", log_prints=True)
@@ -56,7 +59,8 @@ def _retrain() -> Outcome:
     check_workspace()
     _pull_missing()
     digest = _sync()
-    run_stages()
+    ended = run_stages()
+    get_run_logger().info("Stages: %s.", ", ".join(f"{name} {state.lower()}" for name, state in ended.items()))
     outcome = _published(digest)
     _push()
     create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome), description="What this retraining found")
@@ -107,8 +111,11 @@ def run_one(name: str, reasons: list[Any], upstream: tuple[str, ...], before: di
     return Completed(message="ran")
 
 
-def run_stages() -> None:
-    """Submit one task per stage, each waiting on its upstream stages; raises the first failed stage's own message."""
+def run_stages() -> dict[str, str]:
+    """Run one task per stage, each waiting on its upstream stages, and return the states they ended in ("Completed", "Cached").
+
+    Raises the first failed stage's own message.
+    """
     stages, changed, processes = graph.stage_graph(), graph.changed_stages(), Processes()
     before = {stage.name: graph.outs_digest(stage.name) for stage in stages}
     warm_up = _prepare_registry() if changed.keys() - {"champion"} else None
@@ -122,12 +129,12 @@ def run_stages() -> None:
             future.wait()
     finally:
         processes.end()
-    if warm_up is not None:
-        warm_up.join()
     for name, future in futures.items():
         if future.state.is_failed() or future.state.is_crashed():
             raise ExpostError(future.state.message or f"stage {name} failed")
-    get_run_logger().info("Stages done: %s.", ", ".join(f"{name} {str(future.state.name).lower()}" for name, future in futures.items()))
+    if warm_up is not None:
+        warm_up.join()
+    return {name: str(future.state.name) for name, future in futures.items()}
 
 
 def _prepare_registry() -> threading.Thread:

@@ -27,8 +27,8 @@ def check_cron(cron: str, timezone: str) -> None:
 def serve(cron: str, timezone: str, runs: int | None = None) -> None:
     """Serve until stopped (Ctrl-C or SIGTERM), or until `runs` runs have ended."""
     from prefect.client.schemas.schedules import CronSchedule
-    from prefect.types.entrypoint import EntrypointType
     from prefect.runner import Runner
+    from prefect.types.entrypoint import EntrypointType
 
     with _server() as url:
         from flows.retrain import retrain

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,8 @@ def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
+        if _is_local(uri):
+            _make_store(uri)
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, sa.exc.SQLAlchemyError, requests.RequestException, OSError) as error:
         reason = str(error).splitlines()[0][:300]
@@ -80,6 +83,25 @@ def prepare(tracking_uri: str, model: str) -> None:
     """Create the store and the experiment where they are missing: a new SQLite store takes seconds, best spent beside the training."""
     with _reached(tracking_uri) as client:
         _experiment(client, tracking_uri, model)
+
+
+def _make_store(uri: str) -> None:
+    """Make a new SQLite store beside its place and move it there whole: one killed halfway through its migrations would never open again."""
+    import sqlalchemy as sa
+    from mlflow import MlflowClient
+
+    database = sa.make_url(uri).database
+    if not database or Path(database).exists():
+        return
+    place = Path(database)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".new-store-") as scratch:
+        young, grown = Path(scratch) / "young.db", Path(scratch) / "grown.db"
+        MlflowClient(tracking_uri=f"sqlite:///{young}").get_experiment("0")
+        with closing(sqlite3.connect(young)) as source, closing(sqlite3.connect(grown)) as copy:
+            source.backup(copy)
+        with suppress(FileExistsError):  # another process was faster
+            os.link(grown, place)
 
 
 def _experiment(client: MlflowClient, tracking_uri: str, model: str) -> str:
