@@ -102,7 +102,7 @@ def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         listed = manifest.get("files", {}).get(name) if isinstance(manifest.get("files"), dict) else None
         if listed != hashlib.sha256(content).hexdigest():
             raise must(f"{folder / name} must have the SHA-256 that {MANIFEST} lists", f"they differ ({str(listed)[:12]}...)", REMEDY)
-    if manifest != describe(manifest["files"]):
+    if set(manifest["files"]) != set(FILES) or manifest != describe(manifest["files"]):
         raise must(f"{folder / MANIFEST} must be the manifest of these files", "its format, file list or joint digests differ", REMEDY)
     return manifest, contents
 
@@ -167,7 +167,9 @@ class Bundle:
         vocabularies: dict[str, list[str]] = {}
         missing: dict[str, NDArray[np.bool_]] = {}
         kinds = self._features(frame)
-        typed = tables.typed(self._like_train(frame, kinds), kinds, rows)
+        # Dates that come as floats are days already: so the table that ingest wrote can be scored too.
+        read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in kinds.items()}
+        typed = tables.typed(self._like_train(frame, kinds), read_as, rows)
         for name, kind in kinds.items():
             series = typed[name]
             if kind in ("number", "date"):

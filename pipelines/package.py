@@ -60,7 +60,9 @@ def score_in_fresh_process(folder: Path, rows: NDArray[np.int64]) -> dict[str, N
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
-            raise must("the bundle must load and score in a fresh process", said[-1].removeprefix("error: "), "Run `dvc repro` again.")
+            raise must(
+                "the bundle must load and score in a fresh process", said[-1].removeprefix("error: ").rstrip("."), "Run `dvc repro` again."
+            )
         return {name: np.load(Path(scratch) / f"{name}.npy", allow_pickle=False) for name in ("logits", "probabilities", "actions")}
 
 

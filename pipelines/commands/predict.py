@@ -66,7 +66,7 @@ def predict(
     with store.atomic_file(target) as temporary, _writer(temporary, target.name) as write:
         for frame in _batches(scan, source):
             scored, batch_unseen = _score(bundle, frame, first_row=rows + 1)
-            write(frame.select(kept).hstack(scored))
+            write(frame.select(kept).hstack(scored) if kept else scored)
             rows += len(frame)
             unseen.update(batch_unseen)
             actions.update(scored["action"].to_list())

@@ -1,0 +1,165 @@
+"""The bundle: nothing in it is used before all of it is verified; what it encodes is what training saw."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipelines.bundle import FILES, Bundle, write_manifest
+from pipelines.errors import ExpostError
+from tests.stages.shipped import mixed_table
+
+
+@pytest.fixture
+def folder(world: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(world / "data/package/bundle", tmp_path / "bundle"))
+
+
+def test_a_whole_bundle_loads_and_names_its_parts(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    assert bundle.classes == ["good", "bad"]
+    assert bundle.actions_named == ["pass", "stop"]
+    assert bundle.utility.tolist() == [[0, -1], [-5, 0]]
+    assert bundle.schema["split"]["salt"] == "1"
+    assert set(bundle.manifest["files"]) == set(FILES)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_changed_byte_is_refused(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(ExpostError):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_missing_or_truncated_file_is_refused(folder: Path, name: str) -> None:
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ExpostError):
+        Bundle.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(ExpostError, match=f"{name} is missing"):
+        Bundle.load(folder)
+
+
+def test_an_extra_file_is_refused(folder: Path) -> None:
+    (folder / "code.py").write_text("raise SystemExit('must never run')")
+    with pytest.raises(ExpostError, match=r"code\.py is extra"):
+        Bundle.load(folder)
+
+
+def test_a_link_is_refused_even_to_the_right_content(folder: Path, tmp_path: Path) -> None:
+    (folder / "policy.json").rename(tmp_path / "policy.json")
+    (folder / "policy.json").symlink_to(tmp_path / "policy.json")
+    with pytest.raises(ExpostError, match="plain file"):
+        Bundle.load(folder)
+
+
+def test_a_file_beyond_its_size_is_refused_before_it_is_read(folder: Path) -> None:
+    with (folder / "schema.json").open("r+b") as stream:
+        stream.truncate(1 << 33)  # sparse: takes no room, but would take 8 GB of memory
+    with pytest.raises(ExpostError, match="at most"):
+        Bundle.load(folder)
+
+
+def test_a_manifest_that_lists_a_path_or_other_joint_digests_is_refused(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for change in ({"files": {**manifest["files"], "../x": "0"}}, {"weights_sha256": "0" * 64}, {"format": 2}, {"files": [1]}):
+        (folder / "manifest.json").write_text(json.dumps(manifest | change))
+        with pytest.raises(ExpostError):
+            Bundle.load(folder)
+
+
+def test_a_network_that_onnx_cannot_load_is_an_error_and_not_a_crash(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"not a network")
+    write_manifest(folder)
+    bundle = Bundle.load(folder)
+    with pytest.raises(ExpostError, match="ONNX"):
+        _ = bundle.network
+
+
+def test_digests_follow_what_they_cover(folder: Path) -> None:
+    before = Bundle.load(folder).manifest
+    policy = json.loads((folder / "policy.json").read_text())
+    (folder / "policy.json").write_text(json.dumps(policy | {"kind": "other"}))
+    after = write_manifest(folder)
+    assert after["weights_sha256"] == before["weights_sha256"]
+    assert after["policy_sha256"] != before["policy_sha256"]
+    assert after["bundle_sha256"] != before["bundle_sha256"]
+
+
+def test_the_ways_to_write_a_row_score_alike(world: Path) -> None:
+    bundle = Bundle.load(world / "data/package/bundle")
+    table = mixed_table()
+    text = table.with_columns(
+        pl.col("colour").map_elements(lambda value: f"  {value} ", return_dtype=pl.String),
+        pl.col("flag").cast(pl.Int64),
+        pl.col("day").cast(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S"),
+        pl.col("number").cast(pl.String),
+    )
+    typed = pl.read_parquet(world / "data/ingest/table.parquet")
+    expected = bundle.encode(table)
+    for frame in (text, typed, table.select(reversed(table.columns))):
+        encoded = bundle.encode(frame)
+        np.testing.assert_array_equal(encoded.numbers, expected.numbers)
+        np.testing.assert_array_equal(encoded.categories, expected.categories)
+        assert encoded.unseen == {}
+
+
+def test_scores_do_not_depend_on_the_batch(world: Path) -> None:
+    bundle = Bundle.load(world / "data/package/bundle")
+    numbers, categories, _ = bundle.encode(mixed_table())
+    whole, by_seven = bundle.score(numbers, categories), bundle.network(numbers, categories, batch=7)
+    np.testing.assert_allclose(by_seven.logits, whole.logits, atol=1e-6)
+    np.testing.assert_allclose(by_seven.embedding, whole.embedding, atol=1e-5)
+    np.testing.assert_allclose(np.exp(whole.logits).sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_missing_feature_is_named_with_its_nearest_name(world: Path) -> None:
+    bundle = Bundle.load(world / "data/package/bundle")
+    with pytest.raises(ExpostError, match=r"heavy is missing \(nearest: heavyy\)"):
+        bundle.encode(mixed_table(20).rename({"heavy": "heavyy"}))
+    assert len(bundle.encode(mixed_table(20).drop("outcome", "key")).numbers) == 20
+
+
+def test_unseen_values_are_counted_and_scored(world: Path) -> None:
+    bundle = Bundle.load(world / "data/package/bundle")
+    table = mixed_table(20).with_columns(colour=pl.Series(["violet"] * 3 + ["red"] * 15 + [None] * 2))
+    numbers, categories, unseen = bundle.encode(table)
+    assert unseen == {"colour": 3}
+    assert np.isfinite(bundle.probabilities(bundle.score(numbers, categories).logits)).all()
+
+
+def test_values_that_are_not_of_their_kind_are_named(world: Path) -> None:
+    bundle = Bundle.load(world / "data/package/bundle")
+    table = mixed_table(20)
+    wrong = table.with_columns(number=pl.Series(["1.5"] * 19 + ["many"]))
+    with pytest.raises(ExpostError, match=r"number.*row 20.*many"):
+        bundle.encode(wrong)
+    with pytest.raises(ExpostError, match=r"heavy.*finite.*row 3"):
+        bundle.encode(table.with_columns(heavy=pl.when(pl.int_range(pl.len()) == 2).then(float("inf")).otherwise("heavy")))
+    dated = table.with_columns(day=pl.lit(datetime.date(2030, 1, 1)))
+    assert np.isfinite(bundle.encode(dated).numbers).all()
+
+
+def test_scoring_imports_no_torch_no_prefect_no_mlflow(world: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.npy"
+    np.save(rows, np.arange(5))
+    code = (
+        "import sys; from pipelines import bundle; bundle.main(sys.argv[1:]);"
+        "print(sorted({'torch', 'lightning', 'prefect', 'mlflow', 'dvc', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    arguments = [str(world / "data/package/bundle"), str(world / "data/ingest/table.parquet"), str(rows), str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert np.load(tmp_path / "probabilities.npy").shape == (5, 2)
