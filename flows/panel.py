@@ -1,15 +1,150 @@
-"""The closing panel of a retraining: a table for the terminal and markdown for Prefect's page."""
+"""The closing panel of a retraining: tables for the terminal, and the same as markdown for Prefect's page."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines import store
 from pipelines.commands.publish import Outcome
 
-
-def markdown(outcome: Outcome) -> str:
-    """X."""
-    return str(outcome)
+COLOURS = {"PASS": "green", "FAIL": "red", "INSUFFICIENT_DATA": "yellow", "ERROR": "red"}
 
 
-def show(outcome: Outcome, *, seconds: float, server_seconds: float) -> None:
-    """X."""
-    print(outcome)
+@dataclass(frozen=True)
+class Section:
+    """A heading with rows of cells under a head, or with sentences."""
+
+    title: str
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    lines: tuple[str, ...] = ()
+
+
+def read_panel() -> dict[str, Any]:
+    """What the stage report wrote for the panel."""
+    return dict(store.read_json(store.stage_path("report", "panel.json")))
+
+
+def sections(outcome: Outcome, read: dict[str, Any], data_digest: str | None) -> list[Section]:
+    """The panel's content, in the order in which it is shown."""
+    return [
+        _data(read, data_digest),
+        _utility(read),
+        _calibration(read),
+        _policy(read),
+        _verdict(outcome),
+        _version(outcome, read),
+        _next(outcome),
+    ]
+
+
+def _data(read: dict[str, Any], digest: str | None) -> Section:
+    classes = read["classes"]
+    rows = tuple((part["part"], f"{part['rows']:,}", *(f"{part['per_class'][name]:,}" for name in classes)) for part in read["parts"])
+    excluded = f", {read['excluded']:,} left out as duplicates of rows in later parts" if read.get("excluded") else ""
+    said = f"version {str(digest)[:12]}: {read['rows']:,} rows, target {read['target']}{excluded}"
+    return Section("Data", ("part", "rows", *classes), rows, (said,))
+
+
+def _utility(read: dict[str, Any]) -> Section:
+    level = f"{100 * read['confidence']:g} % interval"
+    rows = tuple((item["policy"], _number(item["mean"]), f"[{_number(item['low'])}, {_number(item['high'])}]") for item in read["utility"])
+    return Section(f"Expected utility per case on the holdout ({read['unit']}, higher is better)", ("policy", "mean", level), rows)
+
+
+def _calibration(read: dict[str, Any]) -> Section:
+    found = read["calibration"]
+    rows = tuple(
+        (name, *(_number((found[name].get(key) or {}).get("mean"), 4) for key in ("log_loss", "brier", "ece")))
+        for name in ("before", "after")
+    )
+    return Section(
+        "Calibration on calib, cross-fitted", (found["method"], "log loss", "Brier", "ECE"), rows, (found["sentence"], found["why"])
+    )
+
+
+def _policy(read: dict[str, Any]) -> Section:
+    found = read["policy"]
+    threshold = found.get("threshold")
+    cut = f": act when the probability of {read['classes'][-1]} is at least {threshold:.4g}" if isinstance(threshold, int | float) else ""
+    return Section("Policy", lines=(f"{found['chosen']}{cut}", found["why"]))
+
+
+def _verdict(outcome: Outcome) -> Section:
+    title = "identical to the champion" if outcome.identical else outcome.verdict
+    looks = (f"Looks at these holdout rows so far: {outcome.looks}.",) if outcome.looks else ()
+    return Section(f"Verdict: {title}", lines=(*outcome.reasons, *looks))
+
+
+def _version(outcome: Outcome, read: dict[str, Any]) -> Section:
+    champion = read.get("champion") or {}
+    if outcome.identical:
+        return Section("Version", lines=(f"Nothing was registered; version {champion.get('version')} stays champion.",))
+    aliases = "challenger, champion" if outcome.promoted else "challenger"
+    known = "" if outcome.created else ", registered before"
+    stays = f"The champion stays version {champion['version']}." if champion.get("version") else "No champion reigns."
+    lines = (f"version {outcome.version} ({aliases}){known}", *(() if outcome.promoted else (stays,)), f"run: {outcome.url}")
+    return Section("Version", lines=lines)
+
+
+def _next(outcome: Outcome) -> Section:
+    if outcome.blocked:
+        commands = (
+            "expost status                        which version reigns, and why",
+            "make ui                              the runs, their plots and the model card",
+        )
+    else:
+        commands = (
+            "expost predict new.csv scored.csv    score new rows with the champion",
+            "make ui                              the runs, their plots and the model card",
+        )
+    return Section("Next", lines=commands)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def markdown(outcome: Outcome, data_digest: str | None) -> str:
+    """The panel as markdown, for Prefect's artifact."""
+    lines = ["# Retraining", ""]
+    for section in sections(outcome, read_panel(), data_digest):
+        lines += [f"## {section.title}", ""]
+        if section.head:
+            lines += [_row(section.head), "|" + " --- |" * len(section.head), *map(_row, section.rows), ""]
+        lines += [f"- {_plain(line)}" for line in section.lines] + [""]
+    return "\n".join(lines)
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text that cannot become a table's border or markup: names come from the data."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def show(outcome: Outcome, data_digest: str | None, *, seconds: float, server_seconds: float) -> None:
+    """Print the panel."""
+    from rich.console import Console, Group
+    from rich.markup import escape
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = []
+    for section in sections(outcome, read_panel(), data_digest):
+        parts.append(Text(("\n" if parts else "") + section.title, style="bold"))
+        if section.head:
+            table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+            for number, name in enumerate(section.head):
+                table.add_column(escape(name), justify="right" if number else "left", style=None, header_style="dim")
+            for row in section.rows:
+                table.add_row(*map(escape, row))
+            parts.append(table)
+        parts += [Text(line) for line in section.lines]
+    style = "green" if outcome.identical else COLOURS.get(outcome.verdict, "white")
+    said = f"{seconds:.0f} s, Prefect's server start {server_seconds:.0f} s"
+    Console().print(Panel(Group(*parts), title="expost retrain", subtitle=said, border_style=style, padding=(1, 2), expand=False))

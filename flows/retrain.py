@@ -63,7 +63,7 @@ def _retrain() -> Outcome:
     get_run_logger().info("Stages: %s.", ", ".join(f"{name} {state.lower()}" for name, state in ended.items()))
     outcome = _published(digest)
     _push()
-    create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome), description="What this retraining found")
+    create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome, digest), description="What this retraining found")
     return outcome
 
 

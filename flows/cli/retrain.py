@@ -36,9 +36,10 @@ def retrain(as_json: bool = typer.Option(False, "--json", help="Print the outcom
     if as_json:
         print_json({**outcome.as_json(), "server_seconds": round(seconds, 1), "seconds": round(time.monotonic() - started, 1)})
     else:
+        from flows.graph import data_digest
         from flows.panel import show
 
-        show(outcome, seconds=time.monotonic() - started, server_seconds=seconds)
+        show(outcome, data_digest(), seconds=time.monotonic() - started, server_seconds=seconds)
     raise typer.Exit(BLOCKED_EXIT if outcome.blocked else 0)
 
 
