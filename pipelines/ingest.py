@@ -17,13 +17,11 @@ from pipelines import store
 from pipelines.errors import ExpostError, must
 from pipelines.params import load
 from pipelines.params.ingest import Ingest
-from pipelines.tables import as_text, raw_path, read_table, typed
+from pipelines.tables import HOLDOUT, as_text, raw_path, read_table, typed
 
 if TYPE_CHECKING:
     import polars as pl
 
-#: Boolean column that marks the rows of `ingest.holdout_source`; there only where that is set.
-HOLDOUT = "__holdout__"
 _ROW = "__row__"
 _CHECK = "pipelines.commands.check"
 

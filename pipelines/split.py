@@ -17,12 +17,11 @@ from pipelines.core.rowhash import HASH, Column, Text
 from pipelines.errors import must
 from pipelines.params import load
 from pipelines.params.split import Split
-from pipelines.tables import arrays
+from pipelines.tables import HOLDOUT, arrays
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_HOLDOUT = "__holdout__"
 _NUMERIC = ("number", "date")
 
 
@@ -130,9 +129,9 @@ def main() -> None:
 
     params, schema = load(Split), store.read_json(store.stage_path("ingest", "schema.json"))
     table = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
-    rule = make_rule(params, schema, _HOLDOUT in table.columns)
+    rule = make_rule(params, schema, HOLDOUT in table.columns)
     columns = arrays(table, [column["name"] for column in schema["columns"]])
-    second = table[_HOLDOUT].to_numpy() if _HOLDOUT in table.columns else None
+    second = table[HOLDOUT].to_numpy() if HOLDOUT in table.columns else None
     assignment = assign_parts(rule, columns, second)
     classes = schema["classes"]
     labels = table[schema["target"]].cast(pl.Enum(classes)).to_physical().cast(pl.Int64).to_numpy()

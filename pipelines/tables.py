@@ -26,6 +26,9 @@ DELIMITED = (".csv", ".tsv", ".tab", ".csv.gz", ".tsv.gz")
 #: Stands for the Wisconsin diagnostic breast-cancer table (569 biopsies, 30 measurements) that scikit-learn ships.
 BUILT_IN = "sklearn:breast_cancer"
 
+#: Boolean column that marks the rows of `ingest.holdout_source` in the typed table; there only where that is set.
+HOLDOUT = "__holdout__"
+
 _TRUE, _FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
 _RESTORE = "Check the file, and ingest.source in params.yaml."
 
@@ -175,8 +178,11 @@ def _is_parquet(file: Path) -> bool:
         return True
     if file.name.lower().endswith(DELIMITED):
         return False
-    with file.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
+    try:
+        with file.open("rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError:
+        return False  # reading it will say why
 
 
 def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipelines.errors import ExpostError, must
@@ -104,6 +105,15 @@ def _same(one: Files, other: Files) -> bool:
 
 
 def _md5(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return _md5_of(path.absolute(), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise must(f"{path} must be readable", str(error), "Check its permissions; data/raw stands as it was.") from error
+
+
+@lru_cache(maxsize=4096)  # the same bytes are compared with the source and summed for DVC: a large table is read once
+def _md5_of(path: Path, inode: int, size: int, modified: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

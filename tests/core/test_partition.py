@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.core.partition import PARTS, assign_parts, needed
@@ -60,6 +60,7 @@ def test_shares_are_met() -> None:
     assert counts == pytest.approx([0.6, 0.1, 0.15, 0.15], abs=0.01)  # four standard errors
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 30), st.integers(0, 1000), st.sampled_from([rule(), rule(group="who"), rule(salt="7")]))
 def test_neither_row_order_nor_appended_rows_move_a_row(rows: int, more: int, seed: int, rules: dict[str, Any]) -> None:
     columns = table(rows + more, seed)
@@ -71,6 +72,7 @@ def test_neither_row_order_nor_appended_rows_move_a_row(rows: int, more: int, se
     assert alone.row_hash.tolist() == grown.row_hash[:rows].tolist()
 
 
+@settings(deadline=None)
 @given(st.integers(2, 60), st.integers(0, 1000), st.sampled_from(RULES))
 def test_neither_groups_nor_equal_rows_cross_parts(rows: int, seed: int, rules: dict[str, Any]) -> None:
     columns = table(rows, seed)

@@ -8,7 +8,7 @@ import struct
 import unicodedata
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.core.rowhash import HASH, Text, positions, row_hashes
@@ -39,6 +39,7 @@ def test_golden_values() -> None:
     assert positions(hashes, "2").tolist() == [0.9760010535174962, 0.8905061877182036, 0.5717104583143796, 0.6159128654531449]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(allow_infinity=False), st.none() | st.text(max_size=6)), min_size=1, max_size=20))
 def test_agrees_with_the_documented_form(rows: list[tuple[float, str | None]]) -> None:
     hashes = row_hashes({"number": np.array([row[0] for row in rows]), "text": Text.of([row[1] for row in rows])})

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import ingest
@@ -198,6 +198,7 @@ def test_class_names_are_text_in_a_natural_order(values: list[Any], names: list[
     assert class_names(pl.Series("y", values)) == names
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=8), max_size=20))
 def test_text_is_normalised_once_and_for_all(values: list[str]) -> None:
     once = as_text(pl.Series("t", values, dtype=pl.String))
@@ -205,6 +206,7 @@ def test_text_is_normalised_once_and_for_all(values: list[str]) -> None:
     assert "" not in once.to_list()
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.floats(-1e9, 1e9) | st.just(math.nan), min_size=1, max_size=20))
 def test_a_number_is_the_same_number_from_text(values: list[float | None]) -> None:
     """predict reads CSV fields as text, ingest as numbers."""
@@ -213,6 +215,7 @@ def test_a_number_is_the_same_number_from_text(values: list[float | None]) -> No
     assert typed(frames[0], {"x": "number"}).equals(typed(frames[1], {"x": "number"}))
 
 
+@settings(deadline=None)
 @given(st.dates(dt.date(1000, 1, 1), dt.date(2999, 12, 31)), st.times())
 def test_a_date_is_the_same_day_from_text(day: dt.date, time: dt.time) -> None:
     moment = dt.datetime.combine(day, time)

@@ -48,6 +48,17 @@ def count_adds(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return calls
 
 
+@pytest.fixture
+def quick_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write data/raw.dvc without starting DVC, for tests of what happens before it."""
+
+    def add() -> None:
+        digest = source._directory_digest(source._listing(source.RAW))
+        Path("data/raw.dvc").write_text(yaml.safe_dump({"outs": [{"md5": digest, "path": "raw"}]}))
+
+    monkeypatch.setattr(source, "_dvc_add", add)
+
+
 def contents() -> dict[str, str]:
     return {path.relative_to("data").as_posix(): path.read_text() for path in sorted(Path("data").rglob("*")) if path.is_file()}
 
@@ -70,6 +81,7 @@ def test_a_file_is_versioned_once_per_content(tmp_path: Path, monkeypatch: pytes
     assert not list(Path("data").glob(".raw*"))
 
 
+@pytest.mark.usefixtures("quick_add")
 def test_parts_of_a_folder_that_went_away_go_away(tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     (parts / "2024").mkdir(parents=True)
@@ -82,6 +94,7 @@ def test_parts_of_a_folder_that_went_away_go_away(tmp_path: Path) -> None:
     assert sync().files == ("table/2024/1.csv",)
 
 
+@pytest.mark.usefixtures("quick_add")
 def test_a_file_without_a_suffix_gets_one_by_which_ingest_finds_it(tmp_path: Path) -> None:
     (tmp_path / "export").write_text(OLD)
     configure(source=str(tmp_path / "export"))
@@ -139,6 +152,7 @@ def test_a_fresh_clone_without_data_gets_the_same_version(tmp_path: Path) -> Non
     assert list(Path(".dvc/cache").rglob("*.dir"))  # so that `dvc push` has something to push
 
 
+@pytest.mark.usefixtures("quick_add")
 @pytest.mark.parametrize("fault", ["missing", "truncated", "remote", "duplicate", "empty folder"])
 def test_a_bad_source_leaves_the_former_data(tmp_path: Path, fault: str) -> None:
     good = tmp_path / "t.csv"
@@ -160,6 +174,7 @@ def test_a_bad_source_leaves_the_former_data(tmp_path: Path, fault: str) -> None
     assert contents() == before
 
 
+@pytest.mark.usefixtures("quick_add")
 def test_a_source_that_is_written_to_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "t.csv"
     table.write_text(OLD)
@@ -225,6 +240,7 @@ def test_after_a_kill_the_next_run_goes_on(tmp_path: Path, moment: str) -> None:
     assert {path.name for path in Path("data").iterdir()} - {".gitignore"} == {"raw", "raw.dvc"}
 
 
+@pytest.mark.usefixtures("quick_add")
 @pytest.mark.parametrize("moment", ["while copying", "before the swap", "between the renames"])
 def test_after_a_kill_the_old_data_is_not_lost_where_the_source_is(tmp_path: Path, moment: str) -> None:
     table = tmp_path / "t.csv"
