@@ -84,7 +84,7 @@ def _version(outcome: Outcome, read: dict[str, Any]) -> Section:
     aliases = "challenger, champion" if outcome.promoted else "challenger"
     known = "" if outcome.created else ", registered before"
     stays = f"The champion stays version {champion['version']}." if champion.get("version") else "No champion reigns."
-    lines = (f"version {outcome.version} ({aliases}){known}", *(() if outcome.promoted else (stays,)), f"run: {outcome.url}")
+    lines = (f"version {outcome.version} ({aliases}){known}", *(() if outcome.promoted else (stays,)))
     return Section("Version", lines=lines)
 
 
@@ -114,7 +114,7 @@ def markdown(outcome: Outcome, data_digest: str | None) -> str:
         if section.head:
             lines += [_row(section.head), "|" + " --- |" * len(section.head), *map(_row, section.rows), ""]
         lines += [f"- {_plain(line)}" for line in section.lines] + [""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"[The run in MLflow]({outcome.url})"] if outcome.url else [])])
 
 
 def _row(cells: tuple[str, ...]) -> str:
@@ -147,4 +147,7 @@ def show(outcome: Outcome, data_digest: str | None, *, seconds: float, server_se
         parts += [Text(line) for line in section.lines]
     style = "green" if outcome.identical else COLOURS.get(outcome.verdict, "white")
     said = f"{seconds:.0f} s, Prefect's server start {server_seconds:.0f} s"
-    Console().print(Panel(Group(*parts), title="expost retrain", subtitle=said, border_style=style, padding=(1, 2), expand=False))
+    console = Console()
+    console.print(Panel(Group(*parts), title="expost retrain", subtitle=said, border_style=style, padding=(1, 2), expand=False))
+    if outcome.url:
+        console.print(f"MLflow's page of the run (after `make ui`): {outcome.url}", soft_wrap=True, highlight=False)

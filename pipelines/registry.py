@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 SERVING = Path(__file__).with_name("serving.py")
 STORE = Path("mlflow")
 CHALLENGER, CHAMPION = "challenger", "champion"
-_FINITE_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}  # the default retries for minutes
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default retries for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def _is_local(uri: str) -> bool:
 @contextmanager
 def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
     """A client of the store; whatever goes wrong inside becomes one UnreachableError."""
-    for name, value in _FINITE_PATIENCE.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     uri = _uri(tracking_uri)
     if _is_local(uri):

@@ -25,6 +25,7 @@ def init(
         str, typer.Argument(metavar="TABLE", help="CSV, TSV or Parquet; a folder or glob of parts; or a URL that fsspec opens.")
     ],
     target: Annotated[str, typer.Option("--target", help="The column to predict.")],
+    *,
     positive: Annotated[str | None, typer.Option("--positive", help="The class that an action is meant for (two classes).")] = None,
     cost_fn: Annotated[float | None, typer.Option("--cost-fn", min=0, help="What a missed positive costs.")] = None,
     cost_fp: Annotated[float | None, typer.Option("--cost-fp", min=0, help="What a false alarm costs.")] = None,
