@@ -36,6 +36,8 @@ class Check:
 
 def look_alike_key(text: str) -> str:
     """Reduce `text` to what a reader sees: NFKC, case folded, without invisible characters, white space collapsed."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
 
@@ -84,7 +86,8 @@ def table_checks(
     kinds = {column["name"]: column["kind"] for column in schema["columns"]}
     features = [column["name"] for column in schema["columns"] if "feature" in column["role"]]
     target, classes = schema["target"], list(schema["classes"])
-    text = [target, *(name for name, kind in kinds.items() if kind in ("category", "boolean"))]
+    names_things = {column["name"] for column in schema["columns"] if column["role"] in ("key", "group")}
+    text = [target, *(name for name, kind in kinds.items() if kind in ("category", "boolean") and name not in names_things)]
     checks = [_finite(table[name]) for name, kind in kinds.items() if kind in ("number", "date")]
     checks += [_alike(table[name], allow_look_alikes) for name in text]
     checks += [_alive(table[name]) for name in features]
