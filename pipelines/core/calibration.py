@@ -19,6 +19,7 @@ from pipelines.errors import must
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
 
 METHODS = ("identity", "temperature", "affine", "isotonic")
 EPS = 1e-12  #: no probability is smaller, so no log loss is above -log(1e-12) = 27.6
@@ -112,42 +113,64 @@ def fit(method: str, logits: Any, labels: Any, *, prior_sd: float = PRIOR_SD) ->
 
 
 def _fit_softmax(logits: Float, labels: Int, *, with_bias: bool, prior_sd: float) -> tuple[float, list[float]]:
-    """Minimise the log loss of softmax(slope * logits + bias) plus the prior; convex, so the start does not matter."""
-    from scipy.optimize import minimize
+    """Minimise the log loss of softmax(slope * logits + bias) plus the prior, slope >= 0; convex, so the start does not matter."""
+    K = logits.shape[1]
+    slope, bias = _newton(logits, labels, free=np.array([True] + [with_bias] * K), start=1.0, precision=1 / prior_sd**2)
+    if slope < 0:  # convex: the constrained optimum is then at the bound
+        slope, bias = _newton(logits, labels, free=np.array([False] + [with_bias] * K), start=0.0, precision=1 / prior_sd**2)
+    return slope, [float(b) for b in bias - bias.mean()]
 
+
+def _newton(logits: Float, labels: Int, *, free: Bool, start: float, precision: float) -> tuple[float, Float]:
+    """Damped Newton steps on the free ones of (slope, biases): few numbers, so the Hessian is cheaper than a general optimiser."""
     n, K = logits.shape
     centred = logits - logits.mean(axis=1, keepdims=True)
     truth = np.eye(K)[labels]
-    precision = 1 / prior_sd**2
+    prior = np.concatenate([[1.0], np.zeros(K)])
 
-    def objective(theta: Float) -> tuple[float, Float]:
-        bias = theta[1:] if with_bias else np.zeros(K)
-        z = theta[0] * centred + bias
-        z -= z.max(axis=1, keepdims=True)
+    def loss(theta: Float) -> tuple[float, Float]:
+        z = theta[0] * centred + theta[1:]
+        z = z - z.max(axis=1, keepdims=True)
         total = np.log(np.exp(z).sum(axis=1, keepdims=True))
-        error = np.exp(z - total) - truth
-        loss = float((total[:, 0] - (z * truth).sum(axis=1)).sum()) + 0.5 * precision * float((theta[0] - 1) ** 2 + bias @ bias)
-        slope_gradient = float((error * centred).sum()) + precision * (theta[0] - 1)
-        gradient = np.concatenate([[slope_gradient], error.sum(axis=0) + precision * bias]) if with_bias else np.array([slope_gradient])
-        return loss / n, gradient / n
+        value = float((total[:, 0] - (z * truth).sum(axis=1)).sum()) + 0.5 * precision * float(((theta - prior) ** 2).sum())
+        return value, np.exp(z - total)
 
-    start = np.concatenate([[1.0], np.zeros(K)]) if with_bias else np.ones(1)
-    bounds = [(0.0, None)] + [(None, None)] * (len(start) - 1)
-    theta = minimize(
-        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-10, "maxiter": 500, "maxls": 50}
-    ).x
-    bias = theta[1:] - theta[1:].mean() if with_bias else np.zeros(K)
-    return float(theta[0]), [float(b) for b in bias]
+    theta = np.concatenate([[start], np.zeros(K)])
+    value, p = loss(theta)
+    for _ in range(200):
+        mean = (p * centred).sum(axis=1, keepdims=True)
+        gradient = np.concatenate([[((p - truth) * centred).sum()], (p - truth).sum(axis=0)]) + precision * (theta - prior)
+        hessian = np.zeros((K + 1, K + 1))
+        hessian[0, 0] = (p * (centred - mean) ** 2).sum()
+        hessian[0, 1:] = hessian[1:, 0] = (p * (centred - mean)).sum(axis=0)
+        hessian[1:, 1:] = np.diag(p.sum(axis=0)) - p.T @ p
+        hessian += (precision + 1e-9 * max(1.0, float(hessian.diagonal().max()))) * np.eye(K + 1)  # biases are free up to a constant
+        step = np.zeros(K + 1)
+        step[free] = np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
+        decrease = float(gradient @ step)
+        if decrease < 1e-12 * n:
+            break
+        size = 1.0
+        while size > 1e-10 and (trial := loss(theta - size * step))[0] > value - 0.25 * size * decrease:
+            size /= 2
+        if size <= 1e-10:
+            break
+        theta = theta - size * step
+        value, p = trial
+    return float(theta[0]), theta[1:]
 
 
 def _fit_isotonic(logits: Float, labels: Int) -> dict[str, Any]:
     """Pool adjacent violators on the log-odds, kept off 0 and 1 by 1 / (n + 2), Laplace's estimate for what was never seen in n rows."""
-    from sklearn.isotonic import IsotonicRegression
+    from scipy.optimize import isotonic_regression
 
     n, K = logits.shape
     odds, floor = log_odds(logits), 1 / (n + 2)
     curves = []
     for k in [1] if K == 2 else range(K):
-        model = IsotonicRegression(y_min=floor, y_max=1 - floor, out_of_bounds="clip").fit(odds[:, k], labels == k)
-        curves.append({"log_odds": model.X_thresholds_.tolist(), "probability": model.y_thresholds_.tolist()})
+        knots, place, weight = np.unique(odds[:, k], return_inverse=True, return_counts=True)
+        rate = np.bincount(place, weights=labels == k) / weight
+        level = np.clip(isotonic_regression(rate, weights=weight).x, floor, 1 - floor)
+        inner = np.concatenate([[False], (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), [False]])[: len(level)]
+        curves.append({"log_odds": knots[~inner].tolist(), "probability": level[~inner].tolist()})
     return {"method": "isotonic", "curves": curves}

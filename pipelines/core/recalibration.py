@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtrc, fdtri
 
 Float = NDArray[np.float64]
 
@@ -38,18 +39,15 @@ def check(probability: Any, labels: Any, groups: Any, *, confidence: float = 0.9
     The slope's interval is the profile likelihood's, with the F quantile instead of chi-square's for small samples, widened by
     the design effect of the groups. An upper bound may be infinite: where the rows are separated no slope is too steep.
     """
-    from scipy.stats import chi2
-    from scipy.stats import f as fisher
-
     log_p = np.log(np.asarray(probability, dtype=np.float64))
     truth = np.eye(log_p.shape[1])[np.asarray(labels)]
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
     clusters, free = int(codes.max()) + 1, log_p.shape[1] - 1
     widen = _design_effect(log_p, truth, codes)
-    cut = widen * float(fisher.ppf(confidence, 1, max(clusters - free - 1, 1)))
+    cut = widen * float(fdtri(1, max(clusters - free - 1, 1), confidence))
     slope, low, high = _profile(log_p, truth, cut)
     shifted = 2 * (_loss(log_p, truth, 1.0, fit_bias=False)[0] - _loss(log_p, truth, 1.0)[0]) / widen
-    p_value = float(chi2.sf(max(shifted, 0.0) * max(clusters - free - 1, 1) / clusters, free))
+    p_value = float(chdtrc(free, max(shifted, 0.0) * max(clusters - free - 1, 1) / clusters))
     intercept = float(_loss(log_p, truth, 1.0)[1] @ [-1, 1]) if free == 1 else float("nan")
     return Recalibration(slope, low, high, intercept, p_value, _word(low, high, p_value, 1 - confidence), clusters)
 

@@ -1,0 +1,203 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import decide, store
+from pipelines.core import crossfit, policy, threshold, utility
+from pipelines.core.calibration import softmax
+from pipelines.errors import ExpostError
+
+FEW = "decide: {trials: 10}\n"
+BINARY = "utility: {matrix: {c0: {no biopsy: 0, biopsy: -1}, c1: {no biopsy: -10, biopsy: 0}}}\n"
+REFER = "utility: {matrix: {c0: {a: 0, b: -1, refer: -0.3}, c1: {a: -10, b: 0, refer: -0.8}}}\n"
+FOUR = "utility: {matrix: {c0: {a: 0, b: -2, c: -4}, c1: {a: -3, b: 0, c: -1}, c2: {a: -8, b: -2, c: 0}, c3: {a: -9, b: -9, c: 0}}}\n"
+TWO_OF_THREE = "utility: {matrix: {c0: {keep: 0, act: -1}, c1: {keep: -2, act: 0}, c2: {keep: -9, act: 0}}}\n"
+
+
+def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0) -> None:
+    """Write data/split and data/calibrate for n calib rows, whose probabilities are wrong by `off` on the last class's log-odds."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, K)) * 2
+    labels = (rng.random((n, 1)) > softmax(logits).cumsum(axis=1)).sum(axis=1)
+    masks = crossfit.folds_of(labels, np.arange(n), folds=5, repeats=2, seed=seed)
+    wrong = logits + off * np.eye(K)[K - 1]
+    crossfitted = np.stack([softmax(wrong * (1 + 0.01 * j)) for j in range(10)])
+    for stage, arrays in {
+        "split": {"labels": labels, "groups": np.arange(n)},
+        "calibrate": {"rows": np.arange(n), "folds": masks, "crossfit": crossfitted, "probabilities": softmax(wrong)},
+    }.items():
+        store.stage_path(stage).mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            np.save(store.stage_path(stage, f"{name}.npy"), array)
+    store.write_json(store.stage_path("split", "meta.json"), {"classes": [f"c{k}" for k in range(K)]})
+
+
+def run(monkeypatch, folder: Path, params: str, **upstream) -> dict:
+    monkeypatch.chdir(folder)
+    write_upstream(**upstream)
+    Path("params.yaml").write_text(params)
+    decide.main()
+    return store.read_json(Path("data/decide/summary.json"))
+
+
+def read_csv(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(f"data/decide/{name}.csv").read_text().splitlines()))
+
+
+def by_name(summary: dict) -> dict:
+    return {c["policy"]: c for c in summary["candidates"]}
+
+
+def test_calibrated_probabilities_keep_the_analytic_policy(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, FEW + BINARY)
+    shipped = store.read_json(Path("data/decide/policy.json"))
+    assert summary["chosen"] == shipped["kind"] == "analytic"
+    assert shipped["threshold"] == pytest.approx(1 / 11)
+    assert shipped["offsets"] == [0, 0]
+    assert "surely" in summary["why"]
+    exact = by_name(summary)["exact"]
+    assert exact["threshold_low"] <= exact["threshold"] <= exact["threshold_high"]
+    p, labels = np.load("data/calibrate/probabilities.npy"), np.load("data/split/labels.npy")
+    np.testing.assert_array_equal(policy.apply(shipped, p), (p[:, 1] > 1 / 11).astype(int))
+    always = {t["action"]: t["utility"] for t in summary["trivial"]}
+    assert always["biopsy"] == pytest.approx(-(labels == 0).mean())
+    assert summary["utility"]["mean"] - max(always.values()) == pytest.approx(summary["gain"]["mean"])
+    assert summary["utility"]["mean"] > summary["argmax"]["mean"]
+    assert summary["regret"] == pytest.approx(-summary["utility"]["mean"])
+
+
+def test_probabilities_wrong_by_an_offset_let_the_exact_policy_win(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, FEW + BINARY, n=1500, off=3.0)
+    shipped = store.read_json(Path("data/decide/policy.json"))
+    assert summary["chosen"] == shipped["kind"] == "exact"
+    assert by_name(summary)["exact"]["gain_low"] > 0
+    assert shipped["threshold"] == pytest.approx(1 / (1 + 10 * np.exp(-3.0)), abs=0.15)  # 1/11, moved by the same offset
+    assert "surely gains" in summary["why"]
+
+
+def test_more_classes_than_two_let_optuna_win_where_probabilities_are_wrong(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, "decide: {trials: 60}\n" + FOUR, n=1500, K=4, off=3.0)
+    assert summary["chosen"] == "optuna"
+    assert set(by_name(summary)) == {"analytic", "optuna"}
+    assert by_name(summary)["optuna"]["offsets"][3] < -1
+    assert "two actions" in summary["notes"][0]
+    study = store.read_json(Path("data/decide/study.json"))
+    assert study["names"] == ["offset of c1", "offset of c2", "offset of c3"]
+    assert sum(study["importance"].values()) == pytest.approx(1)
+    assert study["best_so_far"][-1] == max(study["values"]) > study["values"][0]
+
+
+@pytest.mark.parametrize(("params", "K"), [(REFER, 2), (TWO_OF_THREE, 3), (FOUR, 4)])
+def test_any_number_of_classes_and_actions(monkeypatch, tmp_path, params, K):
+    summary = run(monkeypatch, tmp_path, "decide: {trials: 15}\n" + params, K=K)
+    shipped = store.read_json(Path("data/decide/policy.json"))
+    assert np.array(shipped["matrix"]).shape == (K, len(summary["actions"]))
+    assert shipped["threshold"] is None
+    assert Path("data/decide/utility_curve.csv").read_text() == "threshold,utility\n"
+    actions = policy.apply(shipped, np.load("data/calibrate/probabilities.npy"))
+    assert set(actions) <= set(range(len(summary["actions"])))
+    assert summary["gain"]["mean"] > 0
+
+
+def test_a_policy_is_judged_on_rows_that_it_was_not_tuned_on(monkeypatch, tmp_path):
+    """With labels that are noise, tuning looks good on its own rows and must not look good in the summary."""
+    monkeypatch.chdir(tmp_path)
+    write_upstream(n=80)
+    np.save("data/split/labels.npy", np.arange(80) % 2)
+    calib = decide.read_calib()
+    U = np.array([[0.0, -1.0], [-1.0, 0.0]])
+    options = decide.Decide(trials=20)
+    p, labels = calib.pooled()
+    tuned = decide.tune("exact", p, labels, U, options)
+    on_its_rows = utility.obtained(labels, policy.decide(p, U, tuned.offsets, tuned.prices), U).mean()
+    crossfitted = decide.crossfitted_utility("exact", calib, U, options).mean()
+    assert crossfitted < on_its_rows - 0.03
+    expected = np.zeros(80)
+    for j, held in enumerate(calib.masks):  # by hand
+        found = decide.tune("exact", calib.crossfitted[j][~held], calib.labels[~held], U, options)
+        expected[held] += utility.obtained(calib.labels[held], policy.decide(calib.crossfitted[j][held], U, found.offsets), U) / 2
+    assert crossfitted == pytest.approx(expected.mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_only_the_analytic_policy_enqueued_the_study_reaches_the_exact_optimum(seed):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(2000, 2)) * 2
+    labels = (rng.random((2000, 1)) > softmax(logits).cumsum(axis=1)).sum(axis=1)
+    p, U = softmax(logits + np.array([0, 1.5])), np.array([[0.0, -1.0], [-10.0, 0.0]])
+    study = decide.search(p, labels, U, trials=200, seed=seed, enqueue=("analytic",))
+    offsets, _, _ = threshold.exact(p, labels, U)
+    exact = utility.obtained(labels, policy.decide(p, U, offsets), U).mean()
+    gain = exact - utility.trivial(labels, U).max()
+    assert study.sources[:2] == ("analytic", "tpe")
+    assert exact - 0.01 * gain <= study.values.max() <= exact + 1e-12
+    assert study.values[0] < exact - 0.01 * gain  # the analytic policy alone does not reach it
+
+
+def test_the_study_is_never_worse_than_what_was_enqueued_even_with_one_trial():
+    rng = np.random.default_rng(0)
+    labels = np.ones(40, dtype=int)  # always acting is the optimum, at an infinite offset
+    p = softmax(rng.normal(size=(40, 2)) * 5)
+    study = decide.search(p, labels, np.array([[0.0, -1.0], [-1.0, 0.0]]), trials=1, seed=0)
+    assert study.values.max() == 0.0
+    assert (policy.decide(p, [[0, -1], [-1, 0]], study.tuned.offsets) == 1).all()
+
+
+def test_the_same_inputs_give_the_same_bytes(monkeypatch, tmp_path):
+    run(monkeypatch, tmp_path, FEW + BINARY)
+    first = {p.name: p.read_bytes() for p in Path("data/decide").iterdir()}
+    decide.main()
+    assert first == {p.name: p.read_bytes() for p in Path("data/decide").iterdir()}
+    assert set(first) == {"policy.json", "summary.json", "metrics.json", "trials.csv", "study.json", "utility_curve.csv"}
+    metrics = json.loads(first["metrics.json"])
+    assert {"utility", "utility_low", "utility_high", "gain", "utility_argmax", "utility_always_biopsy", "utility_always_no_biopsy"} <= set(
+        metrics
+    )
+    assert all(isinstance(v, int | float) for v in metrics.values())
+
+
+def test_the_trials_and_the_curve_hold_what_the_summary_says(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, "decide: {trials: 30}\n" + BINARY)
+    trials = read_csv("trials")
+    assert [t["source"] for t in trials[:3]] == ["analytic", "exact", "tpe"]
+    assert len(trials) == 30
+    assert float(trials[0]["utility"]) == pytest.approx(by_name(summary)["analytic"]["utility"])
+    assert max(float(t["utility"]) for t in trials) == float(trials[1]["utility"])
+    curve = read_csv("utility_curve")
+    thresholds = [float(c["threshold"]) for c in curve]
+    assert len(curve) <= 200 and thresholds == sorted(thresholds)
+    at = min(curve, key=lambda c: abs(float(c["threshold"]) - 1 / 11))
+    assert float(at["utility"]) == pytest.approx(by_name(summary)["analytic"]["utility"], abs=1e-5)
+
+
+def test_scaling_the_utility_scales_the_figures_and_moves_no_threshold(monkeypatch, tmp_path):
+    one = run(monkeypatch, tmp_path, FEW + BINARY, off=3.0)
+    scaled = "utility: {matrix: {c0: {no biopsy: 0, biopsy: -100}, c1: {no biopsy: -1000, biopsy: 0}}}\n"
+    hundred = run(monkeypatch, tmp_path, FEW + scaled, off=3.0)
+    assert hundred["chosen"] == one["chosen"] and hundred["threshold"] == pytest.approx(one["threshold"])
+    assert hundred["utility"]["mean"] == pytest.approx(100 * one["utility"]["mean"])
+    assert hundred["gain"]["low"] == pytest.approx(100 * one["gain"]["low"])
+
+
+@pytest.mark.parametrize(("policies", "chosen"), [("[analytic]", "analytic"), ("[exact]", "exact"), ("[exact, optuna]", "exact")])
+def test_only_the_policies_that_were_asked_for_may_ship(monkeypatch, tmp_path, policies, chosen):
+    summary = run(monkeypatch, tmp_path, f"decide: {{policies: {policies}, trials: 10}}\n" + BINARY)
+    assert summary["chosen"] == chosen
+    assert "analytic" in by_name(summary)  # the yardstick is always there
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ("utility: {matrix: {c0: {a: 0, b: -1}, other: {a: -1, b: 0}}}\n", "row 'c1' is missing"),
+        ("utility: {matrix: {c0: {a: 0, b: -1}, c1: {a: 0, b: -1}}}\n", "'a' is best for every true class"),
+        ("utility: {matrix: {c0: {a: 0, b: -1}, c1: {a: .nan, b: 0}}}\n", "finite"),
+    ],
+)
+def test_a_utility_that_does_not_fit_is_refused_and_nothing_is_written(monkeypatch, tmp_path, params, message):
+    with pytest.raises(ExpostError, match=message):
+        run(monkeypatch, tmp_path, params)
+    assert not Path("data/decide").exists()
