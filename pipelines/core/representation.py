@@ -13,6 +13,8 @@ Ints = NDArray[np.int64]
 #: Strengths of the probe's L2 penalty that cross-validation chooses from (scikit-learn's C, larger is weaker), after standardising.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS = 5
+#: Cells of an embedding below which threads cost more than they bring.
+SMALL = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -53,25 +55,31 @@ def v_information(fit: Floats, fit_labels: Ints, score: Floats, labels: Ints, cl
 
 
 def _probe(fit: Floats, fit_labels: Ints, score: Floats, folds: int, seed: int) -> tuple[Floats, float]:
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
 
     # Rows enter in an order of their own values, so that the folds, and with them the result, do not depend on the table's order.
     order = np.lexsort((*fit.T[::-1], fit_labels))
     fit, fit_labels = fit[order], fit_labels[order]
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(fit, fit_labels))
     losses: list[float] = []
-    for strength in STRENGTHS:
-        if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
-            break  # over-fitting from here on, and the weaker the penalty the slower the fit
-        loss = 0.0
-        for train, test in splits:
-            model = LogisticRegression(C=strength, max_iter=500).fit(fit[train], fit_labels[train])
-            loss -= float(model.predict_log_proba(fit[test])[np.arange(test.size), fit_labels[test]].sum())
-        losses.append(loss)
-    best = STRENGTHS[int(np.argmin(losses))]
-    model = LogisticRegression(C=best, max_iter=500).fit(fit, fit_labels)
-    return (np.asarray(model.predict_proba(score)) if score.size else np.empty((0, fit_labels.max() + 1))), best
+    with threadpool_limits(1 if fit.size < SMALL else None):
+        for strength in STRENGTHS:
+            if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
+                break  # over-fitting from here on, and the weaker the penalty the slower the fit
+            held = [(_logistic(strength, fit[train], fit_labels[train], fit[test]), fit_labels[test]) for train, test in splits]
+            losses.append(-float(np.concatenate([p[np.arange(k.size), k] for p, k in held]).sum()))
+        best = STRENGTHS[int(np.argmin(losses))]
+        return np.exp(_logistic(best, fit, fit_labels, score)), best
+
+
+def _logistic(strength: float, fit: Floats, labels: Ints, score: Floats) -> Floats:
+    """Log-probabilities `(n, K)` of `score` under a logistic regression fitted on `fit`."""
+    from sklearn.linear_model import LogisticRegression
+
+    if not score.size:
+        return np.empty((0, int(labels.max()) + 1))
+    return np.asarray(LogisticRegression(C=strength, max_iter=500).fit(fit, labels).predict_log_proba(score))
 
 
 def neighbours_probability(fit: Floats, fit_labels: Ints, score: Floats, classes: int, *, neighbours: int) -> Floats:
