@@ -23,7 +23,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         super().__init__()
         self.network, self.params = network, params
         self.loss = LOSSES[params.loss]
-        self.train_loss = self.valid_log_loss = float("nan")
+        self.valid_log_loss = float("nan")
         self._sums: list[tuple[Tensor, int]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -44,9 +44,10 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._sums.append((loss.detach(), len(batch)))
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Mean loss over the epoch's rows; weights that are not finite end the training."""
-        self.train_loss = sum(float(loss) * rows for loss, rows in self._sums) / sum(rows for _, rows in self._sums)
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over the rows of the epoch so far; a property, since callbacks are told of an epoch's end before the module is."""
+        return sum(float(loss) * rows for loss, rows in self._sums) / sum(rows for _, rows in self._sums)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's rows."""

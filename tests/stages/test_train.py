@@ -1,0 +1,269 @@
+"""Stage train: symmetric losses, the file that ships, the same bits for the same seed, faults that end it cleanly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.special import logsumexp, softmax
+from sklearn.metrics import brier_score_loss, log_loss
+
+from pipelines import store, train
+from pipelines.errors import ExpostError
+from pipelines.network import fit as fitting
+from pipelines.network import learner, losses
+from pipelines.network.data import Batches, Rows, mix, tensors
+from pipelines.network.export import export
+from pipelines.network.tabm import Exported, TabularNetwork
+from pipelines.params.train import Network as NetworkParams
+from pipelines.scoring import Network
+from tests.stages.shipped import params
+
+TINY = NetworkParams(k=3, width=8, number_embedding=4, frequencies=4)
+
+
+@pytest.fixture
+def split(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace whose next stage is train."""
+    folder = tmp_path / "split"
+    shutil.copytree(world / "data/split", folder / "data/split")
+    shutil.copy(world / "params.yaml", folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: store.sha256(path) for path in sorted((folder / "data/train").iterdir())}
+
+
+def with_params(folder: Path, **changed: object) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params(**changed)))
+
+
+def test_the_files_hold_every_row_outside_the_holdout_and_none_of_it(world: Path) -> None:
+    parts, labels = np.load(world / "data/split/parts.npy"), np.load(world / "data/split/labels.npy")
+    rows, logits, embeddings = (np.load(world / f"data/train/{name}.npy") for name in ("rows", "logits", "embeddings"))
+    np.testing.assert_array_equal(rows, np.flatnonzero(np.isin(parts, (0, 1, 2))))
+    assert (logits.dtype, embeddings.dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(logsumexp(logits, axis=1), 0, atol=1e-5)
+    valid = parts[rows] == 1
+    metrics = json.loads((world / "data/train/metrics.json").read_text())
+    assert metrics["valid_log_loss"] == pytest.approx(log_loss(labels[rows][valid], np.exp(logits[valid])), abs=1e-5)
+    with (world / "data/train/history.csv").open() as stream:
+        history = list(csv.DictReader(stream))
+    assert list(history[0]) == ["epoch", "train_loss", "valid_log_loss"]
+    assert all(np.isfinite(float(line["train_loss"])) for line in history)
+    figures = [float(line["valid_log_loss"]) for line in history]
+    assert metrics["best_epoch"] == int(np.argmin(figures))
+    assert metrics["valid_log_loss"] == pytest.approx(min(figures), abs=1e-5), "the weights that ship are the best epoch's"
+
+
+def test_the_same_seed_gives_the_same_bytes_whatever_ran_before(world: Path, split: Path) -> None:
+    torch.manual_seed(123)
+    train.main()
+    assert digests(split) == digests(world)
+    assert sorted(path.name for path in split.iterdir()) == [".checkpoints", "data", "params.yaml"] or not (split / ".checkpoints").exists()
+    assert not list(split.rglob("*.ckpt"))
+    with_params(split, seed=1)
+    train.main()
+    assert digests(split)["model.onnx"] != digests(world)["model.onnx"]
+
+
+def test_nothing_of_the_holdout_and_no_label_of_calib_reaches_the_files(world: Path, split: Path) -> None:
+    folder = split / "data/split"
+    parts, labels, numbers, categories = (np.load(folder / f"{name}.npy") for name in ("parts", "labels", "numbers", "categories"))
+    holdout = parts == 3
+    labels[(parts == 2) | holdout] ^= 1
+    numbers[holdout] = 1e9
+    categories[holdout] = -1
+    for name, values in (("labels", labels), ("numbers", numbers), ("categories", categories)):
+        np.save(folder / f"{name}.npy", values)
+    train.main()
+    assert digests(split) == digests(world)
+
+
+KILLED = """
+import os, signal, pipelines.train
+from pipelines.network import fit
+fit.CHECKPOINT_EVERY = 0.0
+keep = fit.Keeper.on_train_epoch_end
+def then_die(self, trainer, module):
+    keep(self, trainer, module)
+    if module.current_epoch == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+fit.Keeper.on_train_epoch_end = then_die
+pipelines.train.main()
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes_and_a_damaged_checkpoint_is_ignored(
+    world: Path, split: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED], check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert not (split / "data/train").exists()
+    (checkpoint,) = split.rglob("last.ckpt")
+    kept = Path(shutil.copytree(checkpoint.parent, split / "kept"))
+    train.main()
+    assert "going on from the checkpoint" in capsys.readouterr().err
+    assert digests(split) == digests(world)
+    assert not checkpoint.parent.exists()
+
+    shutil.copytree(kept, checkpoint.parent)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-50])
+    train.main()
+    assert "is damaged and is ignored" in capsys.readouterr().err
+    assert digests(split) == digests(world)
+
+
+def test_a_checkpoint_belongs_to_its_data_and_parameters(split: Path) -> None:
+    first = train.checkpoint_path(train.load(train.Train))
+    with_params(split, learning_rate=0.001)
+    second = train.checkpoint_path(train.load(train.Train))
+    labels = np.load(split / "data/split/labels.npy")
+    np.save(split / "data/split/labels.npy", 1 - labels)
+    assert len({first, second, train.checkpoint_path(train.load(train.Train))}) == 3
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage_and_names_where(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def broken(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        steps.append(len(labels))
+        return losses.cross_entropy(logits, labels) * (float("nan") if len(steps) == 11 else 1.0)
+
+    monkeypatch.setitem(learner.LOSSES, "cross_entropy", broken)
+    with pytest.raises(ExpostError, match=r"training loss must be finite, however: it is nan in epoch 1, step 10, table rows \d+, \d+"):
+        train.main()
+    assert not (split / "data/train").exists()
+
+
+def test_weights_that_are_not_finite_end_the_stage(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = learner.Learner.on_validation_epoch_end
+
+    def poison(self: learner.Learner) -> None:
+        original(self)
+        with torch.no_grad():
+            self.network.output.bias[0, 0] = float("inf")
+
+    monkeypatch.setattr(learner.Learner, "on_validation_epoch_end", poison)
+    with pytest.raises(ExpostError, match=r"weights must be finite, however: output\.bias is not, after epoch 0"):
+        train.main()
+
+
+def test_a_gpu_asked_for_and_absent_is_an_error(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with_params(split, accelerator="gpu")
+    with pytest.raises(ExpostError, match=r"train\.accelerator: gpu must find a GPU"):
+        train.main()
+
+
+def test_the_stages_process_is_quiet_and_leaves_only_its_folder(split: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "pipelines.train"], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert lines[-1].startswith("trained 4 epochs, best ")
+    assert all(line.startswith("epoch ") for line in lines[:-1])
+    assert {path.name for path in split.iterdir()} <= {"data", "params.yaml", ".checkpoints"}
+    assert {path.name for path in (split / "data").iterdir()} == {"split", "train"}
+
+
+def example(rows: int = 40, numbers: int = 3, cardinalities: tuple[int, ...] = (4, 3), classes: int = 3) -> Rows:
+    rng = np.random.default_rng(0)
+    codes = [rng.integers(0, size, rows) for size in cardinalities]
+    stacked = np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int64)
+    return tensors(rng.normal(size=(rows, numbers)).astype(np.float32), stacked, rng.integers(0, classes, rows), np.arange(rows))
+
+
+@pytest.mark.parametrize("numbers, cardinalities", [(3, (4, 3)), (3, ()), (0, (4, 3)), (1, ()), (0, (2,))])
+def test_the_file_agrees_with_torch_at_every_batch_size(numbers: int, cardinalities: tuple[int, ...]) -> None:
+    rows = example(40, numbers, cardinalities)
+    torch.manual_seed(0)
+    network = TabularNetwork(numbers, cardinalities, 3, TINY).eval()
+    content = export(network, rows)
+    assert content == export(network, rows), "the bytes depend on the weights alone"
+    with torch.inference_mode():
+        logits, embedding = Exported(network)(rows.numbers, rows.categories)
+        members, _ = network(rows.numbers, rows.categories)
+    np.testing.assert_allclose(np.exp(logits.numpy()), softmax(members.numpy(), axis=-1).mean(axis=1), atol=1e-6)
+    for batch in (1, 7, 40):
+        scores = Network(content)(rows.numbers.numpy(), rows.categories.numpy(), batch=batch)
+        np.testing.assert_allclose(scores.logits, logits, atol=1e-5)
+        np.testing.assert_allclose(scores.embedding, embedding, atol=1e-5)
+
+
+def test_an_unseen_category_is_a_zero_embedding_that_training_leaves_alone() -> None:
+    rows = example(60, 2, (4,), 2)
+    network = TabularNetwork(2, [4], 2, TINY)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.1)
+    losses.cross_entropy(network(rows.numbers, rows.categories)[0], rows.labels).backward()
+    optimiser.step()
+    assert not network.categories[0].weight[0].any()  # type: ignore[union-attr]
+    assert network.categories[0].weight[1:].any(dim=1).all()  # type: ignore[union-attr]
+
+
+def test_losses_agree_with_sklearn() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(50, 4, 3)), rng.integers(0, 3, 50)
+    given = torch.from_numpy(logits), torch.from_numpy(labels)
+    members = softmax(logits, axis=-1)
+    expected = np.mean([log_loss(labels, members[:, member], labels=[0, 1, 2]) for member in range(4)])
+    assert losses.cross_entropy(*given).item() == pytest.approx(expected, rel=1e-12)
+    two, yes = torch.from_numpy(logits[..., :2]), torch.from_numpy(labels % 2)
+    probability = softmax(logits[..., :2], axis=-1)[..., 1]
+    expected = np.mean([2 * brier_score_loss(labels % 2, probability[:, member]) for member in range(4)])
+    assert losses.brier(two, yes).item() == pytest.approx(expected, rel=1e-12)
+    assert losses.both(*given).item() == pytest.approx(losses.brier(*given).item() + losses.cross_entropy(*given).item())
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_losses_are_symmetric_strictly_proper_and_train_each_member_on_its_own(name: str) -> None:
+    loss = losses.LOSSES[name]
+    rng = np.random.default_rng(1)
+    logits, labels = torch.from_numpy(rng.normal(size=(30, 2, 3))), torch.from_numpy(rng.integers(0, 3, 30))
+    order = torch.tensor([2, 0, 1])
+    renamed = torch.empty_like(order).scatter_(0, order, torch.arange(3))[labels]
+    assert loss(logits[..., order], renamed).item() == pytest.approx(loss(logits, labels).item(), rel=1e-12)
+
+    truth = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    expected = lambda q: sum(p * loss(q.log()[None, None], torch.tensor([k])) for k, p in enumerate(truth))  # noqa: E731
+    for other in torch.from_numpy(rng.dirichlet(np.ones(3), 50)):
+        assert expected(truth) < expected(other)
+
+    def gradient(other_member: float) -> torch.Tensor:
+        values = logits.clone()
+        values[:, 1] *= other_member
+        values.requires_grad_()
+        loss(values, labels).backward()
+        assert values.grad is not None
+        return values.grad[:, 0]
+
+    torch.testing.assert_close(gradient(1.0), gradient(-5.0))
+
+
+def test_batches_cover_each_row_once_in_an_order_of_their_own_per_epoch() -> None:
+    batches = Batches(example(53), 10, seed=4)
+    orders = []
+    for epoch in (0, 1, 0):
+        batches.set_epoch(epoch)
+        taken = [batch.index for batch in batches]
+        assert len(taken) == len(batches) == 6
+        assert {len(index) for index in taken} == {8, 9}
+        orders.append(torch.cat(taken).tolist())
+    assert sorted(orders[0]) == list(range(53))
+    assert orders[0] == orders[2] != orders[1]
+    assert len({mix(seed, epoch) for seed in range(100) for epoch in range(-1, 100)}) == 100 * 101
+
+
+def test_small_data_takes_several_steps_per_epoch() -> None:
+    assert fitting.batch_size(340, 256) == 42
+    assert fitting.batch_size(30000, 256) == 256
+    assert fitting.batch_size(5, 256) == 16
