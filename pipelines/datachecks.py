@@ -35,11 +35,13 @@ class Check:
 
 
 def look_alike_key(text: str) -> str:
-    """Reduce `text` to what a reader sees: NFKC, case folded, without invisible characters, white space collapsed."""
-    if text.isascii():
-        return " ".join(text.lower().split())
-    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    """Reduce `text` to what a reader takes it for: NFKC, case folded, without invisible characters, white space collapsed."""
+    return " ".join(text.lower().split()) if text.isascii() else _visible(_visible(text).casefold())
+
+
+def _visible(text: str) -> str:
+    shown = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", shown).split())
 
 
 def look_alikes(values: Iterable[str]) -> list[list[str]]:
@@ -53,7 +55,7 @@ def look_alikes(values: Iterable[str]) -> list[list[str]]:
 def repeated(names: Iterable[str]) -> list[str]:
     """Names that occur more than once, or that a reader would take for one another, in order of appearance."""
     listed = list(names)
-    normal = [" ".join(unicodedata.normalize("NFKC", name).split()) for name in listed]
+    normal = [_visible(name) for name in listed]
     return [name for name, key in zip(listed, normal, strict=True) if normal.count(key) > 1]
 
 
