@@ -86,13 +86,13 @@ def test_an_identical_champion_is_recognised_by_its_digests(copy: Path) -> None:
 def test_both_are_judged_under_the_utility_now_in_params(copy: Path) -> None:
     crown(copy, copy / "data/package/bundle", other_policy)
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["utility"]["matrix"]["good"]["stop"] = -3
+    params["utility"]["matrix"]["good"]["stop"] = -10
     Path("params.yaml").write_text(yaml.safe_dump(params))
     rows, evaluation = run()
     for model in ("challenger", "champion"):
         needless = rows.filter((pl.col("label") == "good") & (pl.col(f"{model}_action") == "stop"))
         assert needless.height > 0
-        assert set(needless[f"{model}_utility"]) == {-3.0}
+        assert set(needless[f"{model}_utility"]) == {-10.0}
     assert evaluation["reigning"] == "as it reigns"
     assert evaluation["redecided"]["mean"] > evaluation["champion"]["utility"]["mean"]
 
