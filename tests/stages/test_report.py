@@ -1,0 +1,146 @@
+"""Stage report: plots from JSON with the same bytes each time, the card, the panel's figures."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import card, champion, evaluate, gate, plots, report, store
+from tests.stages.judging import crown, edit, other_policy, validated
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def judged(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a champion, judged and reported. Read only."""
+    folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("judged") / "copy"))
+    crown(folder, folder / "data/package/bundle", other_policy)
+    validated(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in (champion, evaluate, gate, report):
+            stage.main()
+    return folder
+
+
+@pytest.fixture
+def copy(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = Path(shutil.copytree(judged, tmp_path / "copy"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def read(folder: Path, stage: str, name: str) -> Any:
+    return json.loads((folder / "data" / stage / name).read_text())
+
+
+def test_all_plots_are_pictures_and_the_card_shows_each(judged: Path) -> None:
+    found = {path.name: path.read_bytes() for path in (judged / "data/report").glob("*.png")}
+    assert set(found) == {
+        "reliability.png",
+        "utility_curve.png",
+        "cost_curve.png",
+        "utility_histogram.png",
+        "training.png",
+        "gate.png",
+    }
+    assert all(content.startswith(PNG) and len(content) > 5000 for content in found.values())
+    text = (judged / "data/report/card.md").read_text()
+    assert set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)) == set(found)
+
+
+def test_the_same_inputs_give_the_same_bytes_without_date_or_version(copy: Path) -> None:
+    before = {path.name: path.read_bytes() for path in Path("data/report").iterdir()}
+    report.main()
+    assert {path.name: path.read_bytes() for path in Path("data/report").iterdir()} == before
+    assert not any(word in content for content in before.values() for word in (b"Matplotlib", b"tEXt", b"tIME"))
+
+
+def test_the_panel_shows_the_figures_of_evaluate_and_the_verdict(judged: Path) -> None:
+    panel, evaluation, verdict = (
+        read(judged, "report", "panel.json"),
+        read(judged, "evaluate", "evaluation.json"),
+        read(judged, "gate", "verdict.json"),
+    )
+    shown = {item["policy"]: item for item in panel["utility"]}
+    assert shown["expost (analytic)"]["mean"] == evaluation["challenger"]["utility"]["mean"]
+    assert shown[card.ARGMAX]["mean"] == evaluation["argmax"]["mean"]
+    assert {"always pass", "always stop", "champion, version 1"} <= set(shown)
+    assert all(item["low"] <= item["mean"] <= item["high"] for item in shown.values())
+    assert panel["verdict"] == verdict["verdict"]
+    assert panel["reasons"] == verdict["reasons"]
+    assert [part["part"] for part in panel["parts"]] == ["train", "valid", "calib", "holdout"]
+    assert sum(part["rows"] for part in panel["parts"]) + panel["excluded"] == panel["rows"]
+    assert panel["calibration"]["sentence"]
+    assert panel["policy"]["why"]
+
+
+def test_the_card_says_the_verdict_first_and_escapes_what_comes_from_the_data(copy: Path) -> None:
+    text = Path("data/report/card.md").read_text()
+    verdict = read(copy, "gate", "verdict.json")["verdict"]
+    assert text.splitlines()[2].startswith(f"**Verdict: {verdict}**")
+    edit(Path("data/ingest/schema.json"), lambda schema: schema.update(target="<script>|x"))
+    report.main()
+    text = Path("data/report/card.md").read_text()
+    assert "<script>|" not in text
+    assert "\\<script\\>\\|x" in text
+
+
+@pytest.mark.parametrize("state", ["none", "unsynced"])
+def test_without_a_champion_the_card_says_so(copy: Path, state: str) -> None:
+    shutil.rmtree(copy / "mlflow")
+    if state == "none":
+        (copy / "mlflow/champion").mkdir(parents=True)
+        (copy / "mlflow/champion/status.json").write_text('{"state": "none"}')
+    for stage in (champion, evaluate, gate, report):
+        stage.main()
+    text = Path("data/report/card.md").read_text()
+    assert {"none": "No champion reigns", "unsynced": "never mirrored"}[state] in text
+    assert "champion, version" not in json.dumps(read(copy, "report", "panel.json"))
+
+
+def test_an_error_verdict_is_still_reported(copy: Path) -> None:
+    edit(Path("data/gate/verdict.json"), lambda verdict: verdict.update(verdict="ERROR", criteria=[], reasons=["A number is missing."]))
+    edit(
+        Path("data/evaluate/evaluation.json"),
+        lambda found: found["challenger"].update(utility={"mean": None, "low": None, "high": None, "rows": 1}),
+    )
+    report.main()
+    text = Path("data/report/card.md").read_text()
+    assert "**Verdict: ERROR**" in text
+    assert "n/a" in text
+
+
+def test_without_two_classes_the_threshold_plots_are_left_out(copy: Path) -> None:
+    def three(curves: dict[str, Any]) -> None:
+        for name in ("challenger", "champion"):
+            curves[name].update(utility_curve=None, cost_curve=None)
+
+    edit(Path("data/evaluate/curves.json"), three)
+    report.main()
+    assert {path.name for path in Path("data/report").glob("*.png")} == {
+        "reliability.png",
+        "utility_histogram.png",
+        "training.png",
+        "gate.png",
+    }
+
+
+def test_plots_do_not_start_a_window_system(judged: Path) -> None:
+    import matplotlib
+
+    before = matplotlib.rcParams["font.size"]
+    plots.training([{"epoch": 0.0, "train_loss": float("nan"), "valid_log_loss": 0.5}], None)
+    assert matplotlib.rcParams["font.size"] == before
+
+
+def test_a_missing_stage_is_named(copy: Path) -> None:
+    Path("data/gate/verdict.json").unlink()
+    with pytest.raises(store.ExpostError, match=r"verdict\.json must exist"):
+        report.main()
