@@ -31,16 +31,18 @@ def analytic_actions(probability: Any, U: Any) -> Int:
 
 def decide(probability: Any, U: Any, offsets: Any = None, prices: Any = None) -> Int:
     """Actions `(n,)` for `probability` `(n, K)` under `U` `(K, A)`, with class `offsets` `(K,)` (log units) and action `prices` `(A,)`."""
-    p = np.asarray(probability, dtype=np.float64)
-    if offsets is not None:
-        shift = np.asarray(offsets, dtype=np.float64)
-        p = p * np.exp(shift - shift.max())
-        p = p / p.sum(axis=1, keepdims=True)
-    expected_regret = p @ regret_matrix(U)
+    p = np.asarray(probability, dtype=np.float64).T
+    shift = np.zeros(len(p)) if offsets is None else np.asarray(offsets, dtype=np.float64)
+    weight = np.exp(shift - shift.max())
+    total = weight @ p  # shifted probabilities are p * weight / total; one row at a time has the same order without the division
+    expected_regret = (regret_matrix(U).T * weight) @ p
     if prices is not None:
-        expected_regret = expected_regret + np.asarray(prices, dtype=np.float64) / (scale(U) or 1.0)
-    best = expected_regret.min(axis=1, keepdims=True)
-    return np.asarray((expected_regret <= best + TIE).argmax(axis=1), dtype=np.int64)
+        expected_regret += np.asarray(prices, dtype=np.float64)[:, None] / (scale(U) or 1.0) * total
+    least = expected_regret.min(axis=0) + TIE * total
+    actions = np.zeros(p.shape[1], dtype=np.int64)
+    for action in reversed(range(len(expected_regret))):
+        actions[expected_regret[action] <= least] = action
+    return actions
 
 
 def argmax_ignoring_costs(probability: Any, U: Any) -> Int:
