@@ -33,8 +33,8 @@ class _OwnMessageOnly(logging.Filter):
         """Whether to show the record."""
         if record.exc_info and isinstance(record.exc_info[1], ExpostError):
             record.exc_info = None
-        repeats = record.levelno >= logging.ERROR and record.getMessage().startswith(
-            ("Task run failed", "Flow run failed", "Finished in state")
+        repeats = record.getMessage().startswith(
+            ("Task run failed", "Flow run failed", "Finished in state Failed", "Finished in state NotReady")
         )
         return not repeats
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipelines.errors import ExpostError, must
+from pipelines.errors import must
 
 DEPLOYMENT = "retrain"
 
@@ -24,8 +24,8 @@ def check_cron(cron: str, timezone: str) -> None:
         raise must("--cron and --timezone must name a schedule", f"{cron!r} in {timezone!r}: {reason.strip()}", remedy) from error
 
 
-def serve(cron: str, timezone: str, runs: int | None = None) -> None:
-    """Serve until stopped (Ctrl-C or SIGTERM), or until `runs` runs have ended."""
+def serve(cron: str, timezone: str) -> None:
+    """Serve until stopped (Ctrl-C or SIGTERM)."""
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType
@@ -43,16 +43,12 @@ def serve(cron: str, timezone: str, runs: int | None = None) -> None:
                 description="Retrain in the workspace of the process that serves this deployment.",
             )
             print(f"Serving {retrain.name}/{DEPLOYMENT} at {cron!r} ({timezone}) through {url}; Ctrl-C stops.", flush=True)
-            await (runner.start() if runs is None else _until(runner, runs))
+            await runner.start()
 
         try:
             asyncio.run(work())
         except KeyboardInterrupt:
             print("Stopped; the schedule is paused until it is served again.")
-
-
-async def _until(runner: object, runs: int) -> None:
-    raise ExpostError(f"not yet: {runner} {runs}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -69,14 +70,14 @@ def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    for noisy in ("mlflow", "alembic"):
+    for noisy in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         if _is_local(uri):
             _make_store(uri)
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, sa.exc.SQLAlchemyError, requests.RequestException, OSError) as error:
-        reason = str(error).splitlines()[0][:300]
+        reason = str(error).splitlines()[0][:160]
         raise UnreachableError(
             f"the registry must be within reach, however: {uri}: {reason}. What the stages computed is safe on disk: run `expost retrain` "
             "again when the registry answers, and it goes on from there; or mend registry.tracking_uri in params.yaml."
@@ -216,15 +217,17 @@ def _save_model(local: Path, folder: Path, run_id: str, model_id: str) -> None:
     import mlflow.pyfunc
     from mlflow.models import Model
 
-    mlflow.pyfunc.save_model(
-        str(local),
-        python_model=str(SERVING),
-        artifacts={"bundle": str(folder.absolute())},
-        signature=_signature(Bundle.load(folder)),
-        input_example=publication.example(folder),
-        pip_requirements=publication.requirements(),
-        mlflow_model=Model(run_id=run_id, model_id=model_id),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it recommends type hints to get a signature, which is given
+        mlflow.pyfunc.save_model(
+            str(local),
+            python_model=str(SERVING),
+            artifacts={"bundle": str(folder.absolute())},
+            signature=_signature(Bundle.load(folder)),
+            input_example=publication.example(folder),
+            pip_requirements=publication.requirements(),
+            mlflow_model=Model(run_id=run_id, model_id=model_id),
+        )
 
 
 def _signature(bundle: Bundle) -> Any:

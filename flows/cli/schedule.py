@@ -18,7 +18,6 @@ def add(app: typer.Typer) -> None:
 def schedule(
     cron: str = typer.Option(..., "--cron", help="When to retrain: minute, hour, day of month, month, day of week."),
     timezone: str = typer.Option("UTC", "--timezone", help="Time zone of the schedule, an IANA name."),
-    runs: int | None = typer.Option(None, "--runs", min=1, help="Stop after this many runs; without it, serve until stopped."),
 ) -> None:
     """Serve the retraining flow as a Prefect deployment in this workspace until stopped; each run reads the source anew."""
     from flows.schedule import check_cron, serve
@@ -28,4 +27,4 @@ def schedule(
     check_params()
     check_workspace()
     check_cron(cron, timezone)
-    serve(cron, timezone, runs)
+    serve(cron, timezone)

@@ -1,0 +1,362 @@
+"""The registry on a real store: one version per result, files before version, and a mirror that follows the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from pipelines import registry, store
+from pipelines.bundle import Bundle
+from pipelines.commands import mirror, publish, status
+from pipelines.errors import ExpostError
+from pipelines.ledger import Ledger, UnreachableError
+from tests.stages.judging import other_policy
+
+DATA = "0123456789abcdef0123456789abcdef.dir"
+MODEL = "tested"
+
+
+def silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh store, made once: its migrations take seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    registry.prepare(f"sqlite:///{folder}/mlflow.db", "template")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def ready(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace whose stages have run, with a store of its own, where no champion reigns."""
+    folder = tmp_path / "ready"
+    shutil.copytree(world, folder)
+    (folder / "mlflow").mkdir()
+    shutil.copy(template, folder / "mlflow/mlflow.db")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    places = {name: f"sqlite:///{folder}/mlflow/{file}" for name, file in (("tracking_uri", "mlflow.db"), ("ledger_uri", "ledger.db"))}
+    (folder / "params.yaml").write_text(yaml.safe_dump({**params, "registry": {"model": MODEL, **places}}))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    mirror.refresh_mirror(silent)
+    pl.DataFrame({"row_hash": pl.Series([1, 2, 2**64 - 1], dtype=pl.UInt64)}).write_parquet(_made("evaluate/rows.parquet"))
+    _made("evaluate/evaluation.json").write_text(json.dumps({"challenger": {"utility": {"mean": -0.5}}, "identical": False}))
+    _made("report/card.md").write_text("# Model card\n")
+    _made("report/gate.png").write_bytes(b"picture")
+    (folder / "data/raw.dvc").write_text("outs: []\n")
+    judge("PASS")
+    return folder
+
+
+def _made(name: str) -> Path:
+    path = Path("data") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
+    """Write a verdict as the gate would, against the champion that is mirrored."""
+    manifest = json.loads(Path("data/package/bundle/manifest.json").read_text())
+    found = {
+        "verdict": word,
+        "identical": identical,
+        "reasons": [f"It was judged {word}."],
+        "criteria": [],
+        "challenger": {name: manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")},
+        "champion": json.loads(mirror.STATUS.read_text()) if mirror.STATUS.exists() else {"state": "unsynced"},
+    }
+    store.write_json(_made("gate/verdict.json"), found)
+    return found
+
+
+def another_result() -> None:
+    """Change the challenger's policy, so that it is another result."""
+    other_policy(Path("data/package/bundle"))
+    from pipelines.bundle import write_manifest
+
+    write_manifest(Path("data/package/bundle"))
+
+
+def client() -> MlflowClient:
+    return MlflowClient(f"sqlite:///{Path.cwd()}/mlflow/mlflow.db")
+
+
+def versions() -> list[Any]:
+    return sorted(client().search_model_versions(f"name='{MODEL}'"), key=lambda version: int(version.version))
+
+
+def test_a_result_that_passes_is_registered_promoted_and_mirrored(ready: Path) -> None:
+    outcome = publish.publish(DATA, silent)
+    assert (outcome.version, outcome.created, outcome.promoted, outcome.looks, outcome.blocked) == (1, True, True, 1, False)
+    found = client().get_model_version_by_alias(MODEL, "champion")
+    manifest = Bundle.load("data/package/bundle").manifest
+    assert {name: found.tags[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256", "data_digest", "verdict")} == {
+        **{name: manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")},
+        "data_digest": DATA,
+        "verdict": "PASS",
+    }
+    assert found.description == "# Model card\n"
+    assert client().get_model_version_by_alias(MODEL, "challenger").version == found.version
+    assert Bundle.load(mirror.BUNDLE).manifest == manifest
+    assert json.loads(mirror.STATUS.read_text())["version"] == 1
+    assert Ledger(f"sqlite:///{ready}/mlflow/ledger.db").reign(MODEL).version == 1
+    assert not (ready / "mlruns").exists()
+    assert not [path for path in (ready / "mlflow").rglob("*") if path.suffix in (".pkl", ".pickle", ".joblib")]
+
+
+def test_the_run_holds_what_was_done(ready: Path) -> None:
+    run = client().get_run(registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("PASS")).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.max_epochs"] == "4"
+    assert run.data.params["utility.matrix.bad.pass"] == "-5"
+    assert run.data.metrics["holdout.challenger.utility.mean"] == -0.5
+    assert len(client().get_metric_history(run.info.run_id, "valid_log_loss")) == 4
+    (dataset,) = run.inputs.dataset_inputs
+    assert dataset.dataset.digest == DATA
+    logged = {
+        f"{folder}/{Path(item.path).name}"
+        for folder in ("provenance", "report", "gate")
+        for item in client().list_artifacts(run.info.run_id, folder)
+    }
+    assert logged >= {"provenance/params.yaml", "provenance/raw.dvc", "report/card.md", "report/gate.png", "gate/verdict.json"}
+
+
+def _uri() -> str:
+    return f"sqlite:///{Path.cwd()}/mlflow/mlflow.db"
+
+
+def test_the_same_result_is_one_version_and_a_new_verdict_on_it_is_noted(ready: Path) -> None:
+    judge("INSUFFICIENT_DATA")
+    first, again = publish.publish(DATA, silent), publish.publish(DATA, silent)
+    assert (first.created, again.created, first.version, again.version, again.looks) == (True, False, 1, 1, 1)
+    assert first.blocked and not first.promoted
+    assert "champion" not in client().get_registered_model(MODEL).aliases
+
+    judge("PASS")
+    assert publish.publish(DATA, silent).promoted
+    assert len(versions()) == 1
+    assert versions()[0].tags["verdict"] == "PASS"
+
+    judge("FAIL")
+    assert publish.publish("f" * 32 + ".dir", silent).version == 2  # the same bundle from other data
+
+
+def test_identical_to_the_champion_registers_nothing(ready: Path) -> None:
+    judge("PASS", identical=True)
+    outcome = publish.publish(DATA, silent)
+    assert (outcome.identical, outcome.version, outcome.blocked) == (True, None, False)
+    assert versions() == []
+
+
+def test_a_lost_response_leaves_one_live_version(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = MlflowClient.create_model_version
+
+    def twice(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        real(self, *arguments, **options)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_model_version", twice)
+    assert registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("FAIL")).version == 1
+    assert [version.tags.get("duplicate") for version in versions()] == [None, "1"]
+    assert [one["version"] for one in registry.versions(MODEL, _uri())] == [1]
+
+
+KILLED = """
+import os, signal, sys
+from mlflow import MlflowClient
+from pipelines import registry
+real, calls = MlflowClient.log_model_artifacts, []
+def dying(self, *arguments):
+    calls.append(arguments)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(self, *arguments)
+MlflowClient.log_model_artifacts = dying
+registry.register(sys.argv[1], sys.argv[2], data_digest=sys.argv[3], verdict={"verdict": "FAIL"})
+"""
+
+
+def test_a_run_killed_while_uploading_is_never_registered_and_the_next_one_is(ready: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, MODEL, _uri(), DATA], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert versions() == []
+    assert registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("FAIL")).created
+    assert len(versions()) == 1
+    experiment = client().get_experiment_by_name(MODEL)
+    assert sorted(run.info.status for run in client().search_runs([experiment.experiment_id])) == ["FINISHED", "KILLED"]
+
+
+def test_changed_files_in_the_store_are_refused(ready: Path) -> None:
+    publish.publish(DATA, silent)
+    policy = next(Path("mlflow/artifacts").rglob("bundle/policy.json"))
+    policy.write_text(policy.read_text().replace("0", "1", 1))
+    with pytest.raises(ExpostError, match="must have the SHA-256"):
+        mirror.fetched(1)
+    assert not (ready / "mlflow/versions/tested/1").exists()
+
+
+def test_another_bundle_with_a_manifest_of_its_own_is_refused(ready: Path) -> None:
+    publish.publish(DATA, silent)
+    stored = next(path.parent for path in Path("mlflow/artifacts").rglob("bundle/policy.json"))
+    another_result()
+    shutil.rmtree(stored)
+    shutil.copytree("data/package/bundle", stored)
+    with pytest.raises(ExpostError, match="the bundle in the registry must have the digest"):
+        mirror.fetched(1)
+
+
+def test_out_of_reach_is_one_message_and_the_mirror_stands(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish.publish(DATA, silent)
+    another_result()
+    judge("PASS")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.raises(UnreachableError, match=r"the registry must be within reach.*safe on disk"):
+            publish.publish(DATA, silent)
+        shutil.rmtree(mirror.BUNDLE)
+        said: list[str] = []
+        assert mirror.refresh_mirror(said.append)["version"] == 1
+        assert "kept as it is (champion)" in said[0]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    mirror.refresh_mirror(silent)
+    assert publish.publish(DATA, silent).promoted
+    assert json.loads(mirror.STATUS.read_text())["version"] == 2
+
+
+def test_a_crash_between_ledger_and_alias_is_repaired_at_the_next_start(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "crown", crash)
+        with pytest.raises(KeyboardInterrupt):
+            publish.publish(DATA, silent)
+    assert "champion" not in client().get_registered_model(MODEL).aliases
+    for _ in range(2):
+        mirror.refresh_mirror(silent)
+        assert int(client().get_model_version_by_alias(MODEL, "champion").version) == 1
+        assert Bundle.load(mirror.BUNDLE).manifest["bundle_sha256"] == json.loads(mirror.STATUS.read_text())["bundle_sha256"]
+
+
+def test_a_verdict_against_an_earlier_champion_does_not_promote(ready: Path) -> None:
+    stale = judge("PASS")
+    publish.publish(DATA, silent)
+    another_result()
+    store.write_json(Path("data/gate/verdict.json"), {**judge("PASS"), "champion": stale["champion"]})
+    with pytest.raises(ExpostError, match="must follow the champion that it was judged against"):
+        publish.publish(DATA, silent)
+    assert json.loads(mirror.STATUS.read_text())["version"] == 1
+
+
+def test_a_damaged_mirror_is_fetched_again(ready: Path) -> None:
+    publish.publish(DATA, silent)
+    (mirror.BUNDLE / "model.onnx").write_bytes(b"damaged")
+    mirror.refresh_mirror(silent)
+    Bundle.load(mirror.BUNDLE)
+
+
+def test_status_names_champion_challenger_and_verdict(ready: Path) -> None:
+    assert status.status() == {
+        "model": MODEL,
+        "champion": None,
+        "challenger": None,
+        "last_verdict": {"verdict": "PASS", "identical": False, "reasons": ["It was judged PASS."]},
+    }
+    publish.publish(DATA, silent)
+    another_result()
+    judge("INSUFFICIENT_DATA")
+    publish.publish(DATA, silent)
+    found = status.status()
+    assert list(found["champion"]) == ["version", "data_digest", "weights_sha256", "policy_sha256", "verdict", "registered_at"]
+    assert (found["champion"]["version"], found["champion"]["verdict"]) == (1, "PASS")
+    assert (found["challenger"]["version"], found["challenger"]["verdict"]) == (2, "INSUFFICIENT_DATA")
+    assert found["champion"]["weights_sha256"] == found["challenger"]["weights_sha256"]
+    assert found["champion"]["policy_sha256"] != found["challenger"]["policy_sha256"]
+
+
+def test_an_unknown_version_is_named(ready: Path) -> None:
+    publish.publish(DATA, silent)
+    with pytest.raises(ExpostError, match=r"must be one of model tested, however: 9\. Versions: 1"):
+        mirror.fetched(9)
+
+
+def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path) -> None:
+    publish.publish(DATA, silent)
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    binary = Path(sys.executable).parent
+    command = [
+        str(binary / "mlflow"),
+        "models",
+        "serve",
+        "-m",
+        f"models:/{MODEL}@champion",
+        "--env-manager",
+        "local",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    environment = {
+        **os.environ,
+        "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": _uri(),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    rows = [
+        {"number": 0.5, "heavy": 2, "colour": "red", "flag": "true", "day": "2021-05-01"},
+        {"number": None, "heavy": 0.1, "colour": "never seen", "flag": None, "day": None},
+    ]
+    with Path("serve.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        answer = json.loads(_post(f"http://127.0.0.1:{port}/invocations", {"dataframe_records": rows}, server))["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    bundle = Bundle.load("data/package/bundle")
+    encoded = bundle.encode(pl.DataFrame(rows))
+    probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
+    for row, expected in zip(answer, probability, strict=True):
+        assert row["probability_good"] == pytest.approx(expected[0], abs=1e-6)
+        assert row["probability_good"] + row["probability_bad"] == pytest.approx(1)
+        assert row["action"] in ("pass", "stop")
+        best = {"pass": -5 * row["probability_bad"], "stop": -row["probability_good"]}
+        assert row["expected_utility"] == pytest.approx(best[row["action"]], abs=1e-6)
+
+
+def _post(url: str, body: dict[str, Any], server: subprocess.Popen[bytes]) -> str:
+    """The server's answer, once it listens."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    deadline = time.monotonic() + 180
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return str(response.read().decode())
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()) from error
+        except OSError:
+            assert server.poll() is None, Path("serve.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
