@@ -92,7 +92,7 @@ _COMMENTS = {
 
 def render(sections: dict[str, BaseModel], about: dict[str, str]) -> str:
     """Text of params.yaml with `sections` in their order; `about` has comments for dotted keys that are the data's own."""
-    comments = {**_COMMENTS, **about}
+    comments = {key: "".join(c if c.isprintable() else "?" for c in text) for key, text in {**_COMMENTS, **about}.items()}
     lines: list[str] = []
     for name, section in sections.items():
         fallback = " ".join((type(section).__doc__ or name).split()).split(". ")[0].rstrip(".")
@@ -153,5 +153,5 @@ def _decimal(value: float) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text as a double-quoted YAML scalar; JSON's escapes are a part of YAML's."""
-    return json.dumps(text, ensure_ascii=False)
+    """Text as a double-quoted YAML scalar; JSON's escapes are a part of YAML's, which escapes more: all that is not printable."""
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))

@@ -149,7 +149,7 @@ def _naming(column: pl.Series, codes: np.ndarray[Any, Any], proposal: Proposal) 
     """Columns that name rows, parts, moments or free text rather than describe them; None for those that describe."""
     if proposal.kind == "date":
         return replace(proposal, role="time", why="a date; parts follow it only with --time")
-    is_text = str(column.dtype) == "String"
+    is_text = str(column.dtype) == "String" and proposal.kind == "category"
     if is_text and (why := _unreadable(column)):
         return replace(proposal, role="ignored", why=why)
     if not is_text and not column.dtype.is_integer():
@@ -167,7 +167,7 @@ def _identifying(column: pl.Series, codes: np.ndarray[Any, Any], proposal: Propo
         return None
     if id_name:
         return replace(proposal, role="group", kind="category", why=f"names {distinct} things with several rows each")
-    if is_text and proposal.kind == "category":
+    if is_text:
         return replace(proposal, role="ignored", why=f"identifier-like: {distinct} values with {per_value:.1f} rows each")
     return None
 

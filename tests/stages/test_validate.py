@@ -113,6 +113,16 @@ def test_all_violated_expectations_are_listed(table: pl.DataFrame) -> None:
     assert "and 2 more" in text
 
 
+def test_a_class_that_became_rare_is_named_without_blaming_the_other_rows(table: pl.DataFrame) -> None:
+    share = {"column": "y", "value_set": ["yes"], "mostly": 0.9}
+    write_suite(
+        {"type": "expect_column_values_to_be_in_set", "kwargs": share, "description": "mostly yes", "meta": {"share_of_class": "yes"}}
+    )
+    text = failure()
+    assert "column 'y': mostly yes" in text
+    assert "row " not in text.split("mostly yes")[1].split(chr(10))[0]
+
+
 def test_an_empty_table_does_not_pass(table: pl.DataFrame) -> None:
     write_table(table.clear(), KINDS)
     assert "must have rows" in failure()
@@ -207,6 +217,7 @@ def test_a_feature_that_separates_does_not_pass_unless_allowed(table: pl.DataFra
     assert f"column {name!r}" in text
     assert "AUC 1.0000" in text
     assert "validate.allow_separating" in text
+    assert "expectations accept" not in text, "accepting new ranges would not help"
     Path("params.yaml").write_text(f"validate: {{allow_separating: [{name}]}}\n")
     validate.main()
 
