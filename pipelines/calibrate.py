@@ -60,7 +60,7 @@ def main() -> None:
         "after": figures(after, labels, groups, options.seed),
     }
     summary["check"] = summary["after"]["check"]
-    summary["sentence"] = WORDS[summary["check"]]
+    summary["sentence"] = sentence(summary["after"])
     with store.stage_folder("calibrate") as out:
         store.write_json(out / "calibrator.json", calibrator)
         np.save(out / "crossfit.npy", crossfitted)
@@ -149,12 +149,21 @@ def why(methods: Sequence[str], choice: crossfit.Choice) -> str:
     chosen, best = methods[choice.chosen], methods[choice.best]
     if len(methods) == 1:
         return f"{chosen} is the only candidate under calibrate.methods."
+    if chosen == best == methods[0]:
+        return f"{chosen}, the simplest candidate, has the lowest cross-fitted log loss too ({choice.mean[choice.best]:.4f})."
     if chosen == best:
         return f"{chosen} has the lowest cross-fitted log loss ({choice.mean[choice.best]:.4f}), and no simpler candidate comes near it."
     return (
         f"{chosen} is the simplest candidate that is not clearly worse than the best, {best}: its cross-fitted log loss is "
         f"{choice.excess[choice.chosen]:.4f} higher, with a standard error of {choice.error[choice.chosen]:.4f}."
     )
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """Say what the check found, with the slope that it rests on."""
+    slope = found["slope"]
+    high = f"{slope['high']:.2f}" if np.isfinite(slope["high"]) else "no bound"
+    return f"{WORDS[found['check']]} (slope {slope['mean']:.2f}, interval {slope['low']:.2f} to {high})."
 
 
 def notes(options: Calibrate, folds: int) -> list[str]:

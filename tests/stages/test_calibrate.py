@@ -91,13 +91,17 @@ def test_calibrated_logits_are_left_alone(monkeypatch, tmp_path):
     out = run(monkeypatch, tmp_path, n=2000, seed=2)
     summary = store.read_json(out / "summary.json")
     assert summary["method"] == "identity"
-    assert "simplest candidate" in summary["why"] or "lowest" in summary["why"]
+    assert "identity, the simplest candidate" in summary["why"] or "identity is the simplest candidate" in summary["why"]
     assert summary["before"]["check"] == "calibrated"
 
 
 def test_with_few_rows_it_says_so(monkeypatch, tmp_path):
     out = run(monkeypatch, tmp_path, n=60)
-    assert store.read_json(out / "summary.json")["check"] == "too few rows to say"
+    summary = store.read_json(out / "summary.json")
+    assert summary["check"] == "too few rows to say"
+    assert (
+        summary["sentence"].startswith("too few rows to say: ") and f"slope {summary['after']['slope']['mean']:.2f}" in summary["sentence"]
+    )
 
 
 def test_the_same_inputs_give_the_same_bytes(monkeypatch, tmp_path):
