@@ -15,6 +15,10 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS = 5
 #: Cells of an embedding below which threads cost more than they bring.
 SMALL = 2_000_000
+#: Rows that a probe is fitted on at most: more would take minutes and change bits in the third digit.
+MOST = 10_000
+#: Rows of a class that thinning leaves at least, where it has them.
+FEWEST = 50
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,7 @@ def _probe(fit: Floats, fit_labels: Ints, score: Floats, folds: int, seed: int) 
     from sklearn.model_selection import StratifiedKFold
     from threadpoolctl import threadpool_limits
 
-    # Rows enter in an order of their own values, so that the folds, and with them the result, do not depend on the table's order.
-    order = np.lexsort((*fit.T[::-1], fit_labels))
+    order = _thinned(fit, fit_labels)
     fit, fit_labels = fit[order], fit_labels[order]
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(fit, fit_labels))
     losses: list[float] = []
@@ -71,6 +74,18 @@ def _probe(fit: Floats, fit_labels: Ints, score: Floats, folds: int, seed: int) 
             losses.append(-float(np.concatenate([p[np.arange(k.size), k] for p, k in held]).sum()))
         best = STRENGTHS[int(np.argmin(losses))]
         return np.exp(_logistic(best, fit, fit_labels, score)), best
+
+
+def _thinned(rows: Floats, labels: Ints) -> Ints:
+    """About MOST rows at most, at even steps in the order of label and values: stratified, independent of the order they came in."""
+    order = np.lexsort((*rows.T[::-1], labels))
+    if order.size <= MOST:
+        return order
+    of_class = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    sizes = [min(part.size, max(FEWEST, part.size * MOST // order.size)) for part in of_class]
+    return np.concatenate(
+        [part[np.linspace(0, part.size - 1, size).round().astype(np.int64)] for part, size in zip(of_class, sizes, strict=True)]
+    )
 
 
 def _logistic(strength: float, fit: Floats, labels: Ints, score: Floats) -> Floats:
@@ -88,8 +103,8 @@ def neighbours_probability(fit: Floats, fit_labels: Ints, score: Floats, classes
     count = min(neighbours, fit_labels.size)
     if count == 0 or not (np.isfinite(fit).all() and np.isfinite(score).all()):
         return np.full((score.shape[0], classes), np.nan)
-    mean = fit.mean(axis=0)
-    base, one_hot = _unit(fit - mean), np.eye(classes)[fit_labels]
+    mean, kept = fit.mean(axis=0), _thinned(fit, fit_labels)
+    base, one_hot = _unit(fit[kept] - mean), np.eye(classes)[fit_labels[kept]]
     votes = np.empty((score.shape[0], classes))
     for start in range(0, score.shape[0], 2048):
         similarity = _unit(score[start : start + 2048] - mean) @ base.T

@@ -76,6 +76,18 @@ def test_too_few_rows_of_a_class_are_a_reason_and_a_nan_is_none() -> None:
     assert np.isnan(broken.bits).all()
 
 
+def test_many_rows_are_thinned_evenly_and_keep_rare_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, labels = blobs(6000, 2.0)
+    labels[:20] = 2
+    full = representation.v_information(rows, labels, rows, labels, 3).bits.mean()
+    monkeypatch.setattr(representation, "MOST", 1500)
+    kept = representation._thinned(rows, labels)
+    assert np.bincount(labels[kept])[2] == 20
+    assert 1400 <= kept.size <= 1520
+    assert len(set(kept.tolist())) == kept.size
+    assert representation.v_information(rows, labels, rows, labels, 3).bits.mean() == pytest.approx(full, abs=0.03)
+
+
 def test_neighbours_agree_with_scikit_learn() -> None:
     fit, fit_labels = blobs(200, 2.0, 0)
     rows, _ = blobs(50, 2.0, 1)
