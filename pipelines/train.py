@@ -30,8 +30,10 @@ CHECKPOINTS = Path(".checkpoints")
 
 
 def checkpoint_path(params: Train) -> Path:
-    """Where an interrupted training is kept: its name is the digest of the inputs and the parameters, so nothing else resumes from it."""
-    digests = [store.sha256(store.need(store.stage_path("split", name))) for name in INPUTS]
+    """Where an interrupted training is kept: its name is the digest of inputs, parameters and code, so nothing else resumes from it."""
+    code = sorted([*(Path(__file__).parent / "network").glob("*.py"), Path(encode.__file__)])
+    digests = [store.sha256(path) for path in code]
+    digests += [store.sha256(store.need(store.stage_path("split", name))) for name in INPUTS]
     text = json.dumps([*digests, params.model_dump(mode="json")], sort_keys=True)
     return CHECKPOINTS / hashlib.sha256(text.encode()).hexdigest()[:32] / "last.ckpt"
 
