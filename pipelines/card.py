@@ -182,7 +182,7 @@ def _calibration(read: Mapping[str, Any]) -> list[str]:
     return [
         "## Calibration",
         "",
-        f"Calibrator: {calibration['method']}. {cell(calibration['why'])} Check on calib: {cell(calibration['sentence'])}.",
+        f"Calibrator: {calibration['method']}. {cell(calibration['why'])} Check on calib: {cell(calibration['sentence']).rstrip('.')}.",
         "",
         *table(["calib, cross-fitted", "before", "after"], rows),
         f"On the holdout the expected calibration error is {number(seen['ece'], 4)} in {seen['bins']} bins; a perfectly calibrated model with "

@@ -98,9 +98,12 @@ def _logistic(strength: float, fit: Floats, labels: Ints, score: Floats) -> Floa
 
 
 def neighbours_probability(fit: Floats, fit_labels: Ints, score: Floats, classes: int, *, neighbours: int) -> Floats:
-    """Class probabilities `(n, K)` by vote of the cosine-nearest `neighbours` of m fitted rows; the class prior is one vote more."""
+    """Class probabilities `(n, K)` by vote of the cosine-nearest `neighbours` of m fitted rows, the class prior being one vote more.
+
+    At most m / 2K neighbours vote, half a class's rows on average, or few rows would let the most frequent class win everywhere.
+    """
     prior = class_prior(fit_labels, classes)
-    count = min(neighbours, fit_labels.size)
+    count = min(neighbours, max(1, fit_labels.size // (2 * classes)), fit_labels.size)
     if count == 0 or not (np.isfinite(fit).all() and np.isfinite(score).all()):
         return np.full((score.shape[0], classes), np.nan)
     mean, kept = fit.mean(axis=0), _thinned(fit, fit_labels)
