@@ -148,7 +148,7 @@ def _categories(values: pl.Series) -> Suite:
 
 
 def _target(values: pl.Series, classes: list[str]) -> Suite:
-    """The target is complete, has exactly the declared classes, and no class's odds halve."""
+    """The target is complete, has exactly the declared classes, and their shares are about what they were."""
     name, n = values.name, len(values)
     suite = [
         _item("expect_column_values_to_not_be_null", {"column": name}, f"{name}, the target, is never missing."),
@@ -160,11 +160,22 @@ def _target(values: pl.Series, classes: list[str]) -> Suite:
     ]
     for label in classes:
         share = int((values == label).sum()) / n
-        odds = share / max(1e-12, 1 - share) / 2
-        least = _down(min(odds / (1 + odds), max(0.0, share - 5 * _error(share, n))))
-        text = f"{name} is {label} in at least {100 * least:.4g} % of the rows; now in {100 * share:.4g} %."
-        kwargs = {"column": name, "value_set": [label], "mostly": least}
-        suite.append(_item("expect_column_values_to_be_in_set", kwargs, text, share_of_class=label))
+        suite += _class_share(name, label, share, _error(share, n), both=len(classes) > 2)
+    return suite
+
+
+def _class_share(name: str, label: str, share: float, error: float, *, both: bool) -> Suite:
+    """Bounds where the class's odds halve or double, or five standard errors away where that is further; of two classes one bound each does."""
+    odds = share / max(1e-12, 1 - share)
+    least = _down(min(odds / (2 + odds), max(0.0, share - 5 * error)))
+    text = f"{name} is {label} in at least {100 * least:.4g} % of the rows; now in {100 * share:.4g} %."
+    kwargs = {"column": name, "value_set": [label], "mostly": least}
+    suite = [_item("expect_column_values_to_be_in_set", kwargs, text, share_of_class=label)]
+    if both:
+        others = _down(1 - max(2 * odds / (1 + 2 * odds), share + 5 * error))
+        text = f"{name} is {label} in at most {100 * (1 - others):.4g} % of the rows; now in {100 * share:.4g} %."
+        kwargs = {"column": name, "value_set": [label], "mostly": others}
+        suite.append(_item("expect_column_values_to_not_be_in_set", kwargs, text, share_of_class=label))
     return suite
 
 

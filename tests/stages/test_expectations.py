@@ -53,7 +53,9 @@ def _holds(kind: str, kwargs: dict[str, Any], table: pl.DataFrame) -> bool:
         return set(present.unique()) == set(kwargs["value_set"])
     if not len(present):
         return True
-    if kind == "expect_column_values_to_be_in_set":
+    if kind == "expect_column_values_to_not_be_in_set":
+        good = ~present.is_in(kwargs["value_set"])
+    elif kind == "expect_column_values_to_be_in_set":
         good = present.is_in(kwargs["value_set"])
     else:
         assert kind == "expect_column_values_to_be_between"
@@ -119,6 +121,18 @@ def test_every_expectation_is_described_and_every_rule_stands_beside_a_missing_s
     ruled = {item["kwargs"]["column"] for item in suite if "column" in item["kwargs"]}
     assert ruled == {item["kwargs"]["column"] for item in suite if item["type"] == "expect_column_values_to_not_be_null"}
     assert len({item["description"] for item in suite}) == len(suite)
+
+
+def test_class_shares_have_a_range_of_their_own() -> None:
+    y = np.repeat(["a", "b", "c"], [9000, 900, 100])
+    schema = {"target": "y", "classes": ["a", "b", "c"], "columns": []}
+    suite = propose(pl.DataFrame({"y": y}), schema)
+    assert not violated(suite, pl.DataFrame({"y": y}))
+    more = pl.DataFrame({"y": np.repeat(["a", "b", "c"], [8700, 900, 400])})
+    assert [text.split()[0] for text in violated(suite, more)] == ["expect_column_values_to_not_be_in_set"]
+    less = pl.DataFrame({"y": np.repeat(["a", "b", "c"], [9600, 300, 100])})
+    # One class halves, and so another's odds double.
+    assert {text.split("'value_set': ")[1][:5] for text in violated(suite, less)} == {"['a']", "['b']"}
 
 
 @pytest.mark.parametrize(
