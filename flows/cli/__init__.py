@@ -57,7 +57,7 @@ def main() -> None:
     """Run the command line; expected errors are one message on stderr and exit code 1."""
     sys.excepthook = _unexpected
     try:
-        app()
+        typer.main.get_command(app)()  # calling the app itself would put typer's own hook in the place of ours
     except ExpostError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
-from pipelines.errors import ExpostError
+from pipelines.errors import ExpostError, must
 from pipelines.params import ASYMMETRIC, Section, parse, read_params
 from pipelines.params.calibrate import Calibrate
 from pipelines.params.decide import Decide
@@ -21,6 +22,9 @@ from pipelines.store import run_stage
 SECTIONS: tuple[type[Section], ...] = (Ingest, Validate, Split, Train, Calibrate, Decide, Utility, Evaluate, Gate, Registry)
 
 
+_COSTS = "Put the costs under utility.matrix; the decision uses them after training (docs/why.md)."
+
+
 def check_params() -> None:
     """Check every section and what must agree between sections; raises ExpostError that lists all the rules broken."""
     values = read_params()
@@ -31,15 +35,28 @@ def check_params() -> None:
         try:
             sections[name] = parse(model, {} if values.get(name) is None else values[name], name)
         except ExpostError as error:
-            faults.append(str(error))
+            row = _missing_row(values, sections) if name == "utility" else ""
+            faults.append(row or str(error))
     faults += _disagreements(sections)
     if faults:
         raise ExpostError("\n".join(faults))
 
 
+def _missing_row(values: dict[str, Any], sections: dict[str, Section]) -> str:
+    """What is wrong with a utility matrix that lacks the row of a declared class, or empty: said before what follows from it."""
+    ingest, utility = sections.get("ingest"), values.get("utility")
+    matrix = utility.get("matrix") if isinstance(utility, dict) else None
+    if not isinstance(ingest, Ingest) or not isinstance(matrix, dict) or not all(isinstance(name, str) for name in matrix):
+        return ""
+    absent = next((name for name in ingest.classes if name not in matrix), None)
+    rule, remedy = f"utility must have one row per class {list(ingest.classes)}", "Add it under utility.matrix in params.yaml."
+    return "" if absent is None else str(must(rule, f"row {absent!r} is missing", remedy))
+
+
 def _unknown_section(name: object, known: list[str]) -> str:
     if str(name) in ASYMMETRIC:
-        return f"params.yaml: section {name} is refused: training must be symmetric. Put the costs under utility.matrix (docs/why.md)."
+        reason = "costs in the loss can starve what the network learns"
+        return f"params.yaml: section {name} is refused: training must be symmetric, however: {name} is given, and {reason}. {_COSTS}"
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return f"params.yaml must have known sections, however: {name!r} is unknown; {hint}Known sections: {', '.join(known)}."

@@ -17,7 +17,7 @@ from pipelines.commands.expectations import digest, propose, suite_text
 from pipelines.commands.paramsfile import is_untouched, render
 from pipelines.commands.proposals import Proposal, Wishes, propose_columns
 from pipelines.errors import ExpostError, must
-from pipelines.params import PARAMS, parse
+from pipelines.params import PARAMS, parse, read_yaml
 from pipelines.params.ingest import Ingest
 from pipelines.params.split import Split
 from pipelines.params.utility import Utility
@@ -239,15 +239,11 @@ def _class_named(positive: str, names: list[str]) -> str:
 
 
 def _utility_from(path: Path, names: list[str]) -> Utility:
-    import yaml
-
     if not path.exists():
         raise must("--utility must name a YAML file with unit and matrix", f"{path} is missing", "Check the path.")
+    values = read_yaml(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         utility = parse(Utility, values, "utility")
-    except yaml.YAMLError as error:
-        raise must(f"{path} must be valid YAML", " ".join(str(error).split()), "Mend the line named.") from error
     except ExpostError as error:
         raise ExpostError(f"{path}: {error}".replace("in params.yaml", "there")) from None
     missing, extra = [name for name in names if name not in utility.matrix], [name for name in utility.matrix if name not in names]

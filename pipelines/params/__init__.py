@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,13 +48,41 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
             "it is missing",
             "Run expost in the workspace's root, or make one with `expost init TABLE --target COLUMN`.",
         )
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        got = "it is empty" if values is None else f"it holds a {type(values).__name__}"
+        raise must(f"{path} must map section names to sections", got, "Make one with `expost init`.")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, of which PyYAML would keep the last in silence."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in seen:
+                raise yaml.YAMLError(f"key {key.value!r} stands twice in one mapping, on lines {seen[name]} and {line}")
+            seen[name] = line
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as plain types; raises ExpostError where it is not UTF-8, not YAML, or has a key twice in one mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_bytes().decode("utf-8"), _Loader)  # noqa: S506  a subclass of SafeLoader
+    except UnicodeDecodeError as error:
+        raise must(f"{path} must be UTF-8 text", str(error), "Save it as UTF-8.") from error
+    except OSError as error:
+        raise must(f"{path} must be a readable file", str(error), "Check the path and its permissions.") from error
     except yaml.YAMLError as error:
         raise must(f"{path} must be valid YAML", " ".join(str(error).split()), "Mend the line named.") from error
-    if not isinstance(values, dict):
-        raise must(f"{path} must map section names to sections", f"it holds a {type(values).__name__}", "Make one with `expost init`.")
-    return values
 
 
 def load(model: type[S], path: Path = PARAMS) -> S:
@@ -69,24 +98,35 @@ def parse(model: type[S], values: Any, section: str) -> S:
         # YAML has lists where the frozen models have tuples: JSON mode accepts a list for a tuple and stays strict otherwise.
         return model.model_validate_json(_as_json(values, section))
     except ValidationError as error:
-        raise ExpostError("\n".join(_sentence(model, section, detail) for detail in error.errors())) from None
+        details = error.errors()
+        places = [detail["loc"] for detail in details]
+        # Where items of a list are wrong, pydantic adds that the list has too few of them.
+        own = [d for d in details if not any(len(place) > len(d["loc"]) and place[: len(d["loc"])] == d["loc"] for place in places)]
+        raise ExpostError("\n".join(_sentence(model, section, detail) for detail in own)) from None
 
 
 def _as_json(values: Any, section: str) -> str:
     def refuse(value: Any) -> Any:
-        raise must(f"values under {section} must be text, numbers, booleans, lists or mappings", repr(value), "Quote it in params.yaml.")
+        raise must(f"values under {section} must be text, numbers, booleans, lists or mappings", str(value), "Quote it in params.yaml.")
 
     def quoted(value: Any, where: str) -> Any:
         if isinstance(value, dict):
             for key in value:
                 if not isinstance(key, str):
-                    raise must(
-                        f"names under {where} must be strings", f"got {key!r}, a {type(key).__name__}", f'Quote it in params.yaml: "{key}".'
-                    )
+                    raise must(f"names under {where} must be strings", f"got {key!r}{_read_as(key)}", f"{_quote_it(key)}.")
             return {key: quoted(item, f"{where}.{key}") for key, item in value.items()}
         return [quoted(item, where) for item in value] if isinstance(value, list) else value
 
     return json.dumps(quoted(values, section), default=refuse)
+
+
+def _read_as(value: Any) -> str:
+    return ", as YAML reads an unquoted yes, no, on or off" if isinstance(value, bool) else ", which is no text without quotes"
+
+
+def _quote_it(value: Any) -> str:
+    example = ' "yes" or "no"' if isinstance(value, bool) else f' "{value}"'
+    return f"Quote it in params.yaml:{example}"
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -125,4 +165,8 @@ def _sentence(model: type[BaseModel], section: str, detail: Any) -> str:
         return f"{where}: {message}"
     received = repr(detail["input"])
     received = received if len(received) <= 120 else received[:117] + "..."
-    return f"{where}: {message[0].lower()}{message[1:]}, however: got {received}. Change it in params.yaml."
+    if detail["type"] == "string_type" and isinstance(detail["input"], bool | int | float):
+        return str(must(f"{where} must be a string", f"got {received}{_read_as(detail['input'])}", f"{_quote_it(detail['input'])}."))
+    message = message.removeprefix("Input should ").replace("valid array", "list").replace("valid dictionary", "mapping")
+    rule = re.sub(r"^(\w+ )?should ", "must ", message) if " should " in message[:20] else f"must {message}"
+    return str(must(f"{where} {rule}", f"got {received}", "Change it in params.yaml."))

@@ -20,8 +20,6 @@ class Utility(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         actions = self.actions
-        if len(actions) < 2:
-            raise ValueError(f"utility.matrix must have at least two actions, however: got {list(actions)}. Add one to every row.")
         for name, row in self.matrix.items():
             if set(row) != set(actions):
                 missing, extra = sorted(set(actions) - set(row)), sorted(set(row) - set(actions))
@@ -30,6 +28,8 @@ class Utility(Section):
             for action, value in row.items():
                 if not math.isfinite(value):
                     raise ValueError(f"utilities must be finite numbers, however: {name}/{action} is {value}. Write a number.")
+        if len(actions) < 2:
+            raise ValueError(f"utility.matrix must have at least two actions, however: got {list(actions)}. Add one to every row.")
         for action in actions:
             if all(row[action] >= max(row.values()) for row in self.matrix.values()):
                 raise ValueError(
