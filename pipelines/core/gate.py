@@ -257,26 +257,21 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def _guard(name: str, worse: Floats, p_value: float, evidence: Evidence, settings: Settings) -> Criterion:
     material, sign = settings.material[name], WORSE[name]
     interval = _bounds(worse, _reach(worse), evidence, settings.alpha)
-    low, high = (interval.low, interval.high) if sign > 0 else (-interval.high, -interval.low)
+    estimate, low, high = _turned(interval, sign)
     blocked = p_value < settings.alpha and interval.mean > material
     what = "significantly and materially worse" if blocked else "not both significantly and materially worse"
     reason = (
-        f"On {interval.rows} rows the challenger's {TITLES[name]} differs from the champion's by {sign * interval.mean:+.4g} {UNITS[name]} "
-        f"({1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g}, Holm p = {p_value:.2g}, material from {material:g} on): {what}."
+        f"On {interval.rows} rows the challenger's {TITLES[name]} differs from the champion's by {estimate:+.4g} {UNITS[name]} "
+        f"(one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g}, Holm p = {p_value:.2g}, material from {material:g} on): {what}."
     )
-    return Criterion(
-        name,
-        FAIL if blocked else PASS,
-        reason,
-        estimate=sign * interval.mean,
-        low=low,
-        high=high,
-        bound=sign * interval.low,
-        margin=material,
-        rows=interval.rows,
-        p_value=p_value,
-        unit=UNITS[name],
-    )
+    made = Criterion(name, FAIL if blocked else PASS, reason, estimate, low, high, rows=interval.rows, p_value=p_value, unit=UNITS[name])
+    return replace(made, bound=low if sign > 0 else high, margin=material)
+
+
+def _turned(interval: Interval, sign: float) -> tuple[float, float, float]:
+    """Estimate, low and high of the interval, or of its mirror image where `sign` is negative; never a negative zero."""
+    low, high = (interval.low, interval.high) if sign > 0 else (-interval.high, -interval.low)
+    return sign * interval.mean + 0.0, low + 0.0, high + 0.0
 
 
 def _absolute(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
@@ -307,11 +302,11 @@ def _beats(name: str, ours: Floats | None, reference: Floats | None, evidence: E
     better = sign * (ours - ratio * reference)
     distance = evidence.reach if name == "utility" else _reach(better)
     interval = _bounds(better, distance, evidence, settings.alpha)
-    low, high = (interval.low, interval.high) if sign > 0 else (-interval.high, -interval.low)
+    estimate, low, high = _turned(interval, sign)
     unit, times = (evidence.unit, "") if name == "utility" else (UNITS[name], f"{ratio:g} times " if ratio != 1 else "")
     than = "the best trivial policy's" if name == "utility" else f"{times}the class prior's"
     text = (
-        f"On {interval.rows} rows the challenger's {TITLES[name]} per case differs from {than} by {sign * interval.mean:+.4g} {unit} "
+        f"On {interval.rows} rows the challenger's {TITLES[name]} per case differs from {than} by {estimate:+.4g} {unit} "
         f"(one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g})"
     )
     made = Criterion(
