@@ -212,9 +212,9 @@ class Bundle:
             )
         return kinds
 
-    def score(self, numbers: NDArray[np.float32], categories: NDArray[np.int64]) -> Scores:
-        """Logits and embedding of encoded rows, in batches."""
-        return self.network(numbers, categories)
+    def score(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, finite: bool = True) -> Scores:
+        """Logits and embedding of encoded rows, in batches; raises ExpostError where one is not finite, unless `finite` is off."""
+        return self.network(numbers, categories, finite=finite)
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         """Calibrated probabilities (n, K) of logits (n, K)."""

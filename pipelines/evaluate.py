@@ -73,8 +73,10 @@ def read_table() -> Table:
 def score(bundle: Bundle, frame: pl.DataFrame, order: list[int]) -> Scored:
     """Score raw rows through a bundle; probability columns come in `order` of its classes, actions as its policy decides, -1 on NaN."""
     encoded = bundle.encode(frame)
-    scores = bundle.score(encoded.numbers, encoded.categories)
-    probability = bundle.probabilities(scores.logits)
+    scores = bundle.score(encoded.numbers, encoded.categories, finite=False)  # the gate is to see and name what is no number
+    scored = np.isfinite(scores.logits).all(axis=1)
+    probability = np.full(scores.logits.shape, np.nan)
+    probability[scored] = bundle.probabilities(scores.logits[scored])
     usable = np.isfinite(probability).all(axis=1)
     actions = np.full(frame.height, -1, dtype=np.int64)
     if usable.any():
