@@ -16,13 +16,14 @@ export GX_ANALYTICS_ENABLED := false
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(READY)  ## create .venv from requirements.lock and install the project
+setup: $(READY)  ## create .venv from requirements.lock, install the project, put the data under DVC
 
 $(READY): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) must be on the PATH, however: it is missing. Install CPython 3.11 to 3.13, or say which: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@test -e data/raw || expost sync --data-only || echo "data/raw is not there yet: run expost sync once ingest.source can be read" >&2
 	@touch $(READY)
 
 retrain: $(READY)  ## data -> training -> decision policy -> gate -> registered model
