@@ -15,13 +15,14 @@ DEPLOYMENT = "retrain"
 def check_cron(cron: str, timezone: str) -> None:
     """Raise ExpostError where Prefect would not take the schedule."""
     from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
 
     try:
         CronSchedule(cron=cron, timezone=timezone)
-    except ValueError as error:
-        reason = str(error).splitlines()[-1] if "timezone" in str(error).lower() else "it is no schedule that Prefect reads"
+    except ValidationError as error:
+        reason = "; ".join(str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors())
         remedy = 'Write five fields, for example "0 3 * * 1" for Mondays at 3, and a time zone such as Europe/Berlin.'
-        raise must("--cron and --timezone must name a schedule", f"{cron!r} in {timezone!r}: {reason.strip()}", remedy) from error
+        raise must("--cron and --timezone must name a schedule", reason, remedy) from error
 
 
 def serve(cron: str, timezone: str) -> None:
