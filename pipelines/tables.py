@@ -165,12 +165,19 @@ def _read_file(file: Path, text: Collection[str]) -> pl.DataFrame:
     try:
         frame = pl.read_parquet(file, hive_partitioning=False) if _is_parquet(file) else _read_delimited(file, text)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-        got = " ".join(str(error).split())[:300]
-        remedy = "It may be truncated or of another encoding than UTF-8; put the whole file there again."
-        raise must(f"{file.name} must be a readable table", got, remedy) from error
+        remedy = "It may be truncated, or of another form or encoding (UTF-8) than its name says; put the whole file there again."
+        raise must(f"{file.name} must be a readable table", reason(error), remedy) from error
     names = [clean_name(name) for name in frame.columns]
     _check_distinct(names, file)
     return frame.rename(dict(zip(frame.columns, names, strict=True)))
+
+
+def reason(error: BaseException) -> str:
+    """What a reader's error says, on one line, without the advice that Polars gives to programmers."""
+    text = " ".join(str(error).split())
+    for advice in ("The current offset in the file", "You might want to try", "Consider setting"):
+        text = text.split(advice)[0]
+    return text.strip(" .:")[:300]
 
 
 def _is_parquet(file: Path) -> bool:
@@ -190,6 +197,8 @@ def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:
 
     with _open_text(file) as stream:
         first = stream.readline()
+        if any(ord(character) < 32 and character not in "\t\r\n" for character in first):
+            raise OSError("its first line is no text")  # a spreadsheet, an archive
         tab = file.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
         separator = "\t" if tab else max(",;\t|", key=first.count)  # the first of them where none occurs: a single column
         stream.seek(0)

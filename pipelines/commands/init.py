@@ -270,11 +270,11 @@ def _check_counts(labels: pl.Series, classes: list[str]) -> list[str]:
     if rare:
         name = min(rare, key=lambda other: rare[other])
         got = ", ".join(f"{other!r} has {count}" for other, count in rare.items())
+        others = f""", merge the class with another in the source, or leave it out with --where "\\"{labels.name}\\" <> '{name}'\""""
         remedy = (
             f"Each part needs {split.min_rows_per_class} rows of each class, and the smallest part has {share:.0%} of the rows: about {sure} "
-            f"are needed. Add rows, merge the class with another in the source, or leave it out with --where "
-            f"'\"{labels.name}\" <> ''{name}'''."
-        ).replace("''", "'")
+            f"are needed. Add rows{others if len(classes) > 2 else ''}."
+        )
         raise must(f"each class must have at least {least} rows", got, remedy)
     return [
         f"Class {name!r} has {count} rows, under {sure}: a part may get too few of it; another split.salt may then do."

@@ -19,7 +19,7 @@ import numpy as np
 from pipelines import store
 from pipelines.bundle import Bundle
 from pipelines.errors import must
-from pipelines.tables import DELIMITED, PARQUET, clean_name
+from pipelines.tables import DELIMITED, PARQUET, clean_name, reason
 
 if TYPE_CHECKING:
     import polars as pl
@@ -144,8 +144,7 @@ def _readable(source: Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        got = " ".join(str(error).split())[:300]
-        raise must(f"{source} must be a readable table", got, "It may be truncated or not UTF-8; fetch it again.") from error
+        raise must(f"{source} must be a readable table", reason(error), "It may be truncated or not UTF-8; fetch it again.") from error
 
 
 def _batches(scan: pl.LazyFrame, source: Path) -> Iterator[pl.DataFrame]:
