@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.workspace import Processes
 from pipelines.errors import must
+from pipelines.store import CHECKED
 
 COMMAND = (sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item")
 PROGRESS_EVERY = 5.0  # seconds between shown states of a progress bar, which redraws itself many times a second
@@ -26,9 +27,9 @@ DVCS_ADVICE = (
 
 
 def stage_environment() -> dict[str, str]:
-    """The environment of a stage: `python` is the interpreter that runs the flow, and its output is not held back."""
+    """The environment of a stage: `python` is the interpreter that runs the flow, its output is not held back, params.yaml is checked."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", CHECKED: "1"}
 
 
 class Lines:

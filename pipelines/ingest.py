@@ -6,15 +6,12 @@ Reads data/raw; writes data/ingest/table.parquet and schema.json.
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import store
-from pipelines.errors import ExpostError, must
+from pipelines.errors import must
 from pipelines.params import load
 from pipelines.params.ingest import Ingest
 from pipelines.tables import HOLDOUT, as_text, raw_path, read_table, typed
@@ -23,22 +20,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 _ROW = "__row__"
-_CHECK = "pipelines.commands.check"
-
-
-def check_params() -> None:
-    """Check the whole of params.yaml before the first stage; raises ExpostError with the message.
-
-    Another process does it, so that nothing upstream of `decide` can see the utility.
-    """
-    if importlib.util.find_spec(_CHECK) is None:
-        return
-    done = subprocess.run([sys.executable, "-m", _CHECK], capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"the check of params.yaml ended with code {done.returncode}").removeprefix(
-            "error: "
-        )
-        raise ExpostError(lines)
 
 
 def read_source(path: Path, params: Ingest) -> pl.DataFrame:
@@ -66,7 +47,8 @@ def check_columns(found: Sequence[str], params: Ingest, path: Path) -> None:
     """Raise ExpostError where the target or a declared column is not in the table, naming the nearest names."""
     for name in (params.target, *(name for name, column in params.columns.items() if column.role != "ignored")):
         if name not in found:
-            close = difflib.get_close_matches(name, [other for other in found if other != _ROW], n=3, cutoff=0.5)
+            folded = {other.casefold(): other for other in found if other != _ROW}
+            close = [folded[near] for near in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
             hint = f"the nearest names are {close}" if close else f"it has {[other for other in found if other != _ROW][:10]}"
             what, key = ("the target", "ingest.target") if name == params.target else ("column", f"ingest.columns.{name}")
             raise must(
@@ -138,7 +120,6 @@ def main() -> None:
     """Run the stage in the workspace that is the current directory."""
     import polars as pl
 
-    check_params()
     params = load(Ingest)
     tables, notes = [], list[str]()
     for source, name in ((params.source, "table"), (params.holdout_source, "holdout")):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from typing import Any
 from pipelines.errors import ExpostError, must
 
 DATA = Path("data")
+
+#: Environment variable that is "1" where the whole of params.yaml was checked already, as `expost retrain` does for all its stages.
+CHECKED = "EXPOST_PARAMS_CHECKED"
 
 
 def stage_path(stage: str, *names: str) -> Path:
@@ -103,9 +108,25 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; an ExpostError is printed as one message on stderr and ends the process with code 1."""
+def check_params() -> None:
+    """Check the whole of params.yaml before a stage runs, whichever comes first; raises ExpostError with the message.
+
+    Another process does it, so that nothing upstream of `decide` can see the utility; where that was done already, the
+    environment says so.
+    """
+    if os.environ.get(CHECKED) == "1":
+        return
+    done = subprocess.run([sys.executable, "-m", "pipelines.commands.check"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip() or f"the check of params.yaml ended with code {done.returncode}"
+        raise ExpostError(said.removeprefix("error: "))
+
+
+def run_stage(main: Callable[[], None], *, checks: bool = True) -> None:
+    """Run a stage's `main` after a check of params.yaml; an ExpostError is one message on stderr and ends the process with code 1."""
     try:
+        if checks:
+            check_params()
         main()
     except ExpostError as error:
         print(f"error: {error}", file=sys.stderr)

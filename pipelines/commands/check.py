@@ -99,4 +99,4 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_stage(check_params)
+    run_stage(check_params, checks=False)

@@ -35,7 +35,6 @@ BY_COLUMN = {"by": "column", "column": {"name": "fold", "parts": {"0": "holdout"
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ingest, "check_params", lambda: None)
     return tmp_path
 
 
