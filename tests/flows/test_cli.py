@@ -86,3 +86,10 @@ def test_a_fault_of_its_own_is_one_line_and_a_traceback_on_request(workspace: Pa
     short = run(sys.executable, "-c", code, cwd=workspace)
     assert "ZeroDivisionError: division by zero. Set EXPOST_DEBUG=1" in one_message(short)
     assert "Traceback" in run(sys.executable, "-c", code, cwd=workspace, EXPOST_DEBUG="1").stderr
+
+
+def test_the_committed_configuration_is_inits_own_to_replace() -> None:
+    from pipelines.commands.paramsfile import is_untouched
+
+    text = (Path(__file__).parents[2] / "params.yaml").read_text(encoding="utf-8")
+    assert is_untouched(text), "params.yaml was changed without its digest: `expost init` would refuse to replace it in a fresh clone"
