@@ -39,10 +39,19 @@ def make_workspace(folder: Path) -> Path:
         if name and not name.startswith("tests/") and (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(sys.prefix)
+    _share_environment(folder / ".venv")
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start"]):
         subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
     return folder
+
+
+def _share_environment(folder: Path) -> None:
+    """The tests' own virtual environment under another path, newer than all that make compares it with: make must not install it again."""
+    folder.mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != ".ready":
+            (folder / entry.name).symlink_to(entry)
+    (folder / ".ready").touch()
 
 
 def edit_params(workspace: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -56,8 +65,7 @@ def edit_params(workspace: Path, change: Callable[[dict[str, Any]], None]) -> No
 def run(*command: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the virtual environment in `cwd`; returns it finished, output as text, never raising on its exit code."""
     binary = Path(sys.executable).parent
-    # MAKEFLAGS: the virtual environment is the tests' own, make must not install it again.
-    environment = {**os.environ, "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}", "MAKEFLAGS": "-o .venv/.ready", **extra}
+    environment = {**os.environ, "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}", **extra}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
 
