@@ -204,7 +204,7 @@ def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:
         stream.seek(0)
         header = next(csv.reader(stream, delimiter=separator), [])
     _check_distinct([clean_name(name) for name in header], file)  # Polars would rename the second one in silence
-    _check_last_line(file, len(header), separator)
+    check_lines(file, len(header), separator)
     overrides = {name: pl.String for name in header if clean_name(name) in text}
     frame = pl.read_csv(file, separator=separator, infer_schema_length=None, schema_overrides=overrides)
     return frame.with_columns(
@@ -212,15 +212,15 @@ def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:
     )
 
 
-def _check_last_line(file: Path, fields: int, separator: str) -> None:
-    """Raise OSError where the last line is cut: Polars fills it up with nulls in silence."""
-    if file.name.lower().endswith(".gz"):
-        return  # a cut stream does not decompress
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 1_000_000))
-        line = stream.read().rstrip(b"\r\n").rpartition(b"\n")[2]
-    if line and b'"' not in line and line.count(separator.encode()) + 1 < fields:
-        raise OSError(f"its last line has {line.count(separator.encode()) + 1} of {fields} fields")
+def check_lines(file: Path, fields: int, separator: str) -> None:
+    """Raise OSError where a line of a delimited file has fewer than `fields` fields: Polars fills it up with nulls in silence."""
+    wanted, mark, quoted = fields - 1, separator.encode(), False
+    with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if b'"' in line:  # may hold separators, and go on in the next line
+                quoted ^= line.count(b'"') % 2 == 1
+            elif not quoted and line.count(mark) < wanted and line.strip():
+                raise OSError(f"line {number} has {line.count(mark) + 1} of {fields} fields")
 
 
 def _as_dates(series: pl.Series) -> pl.Series:

@@ -40,10 +40,13 @@ def predict(
 def _bundle(version: int | None) -> Path:
     """The champion's mirror, fetched where it was never filled; or another version, fetched."""
     from pipelines.commands.mirror import BUNDLE, fetched, refresh_mirror
+    from pipelines.params import load
+    from pipelines.params.registry import Registry
 
     if version is not None:
         return fetched(version)
     if not BUNDLE.exists():
+        load(Registry)  # outside of a workspace, says that and no more
         status = refresh_mirror(lambda text: typer.echo(text, err=True))
         if status.get("state") != "champion":
             from pipelines.errors import must

@@ -19,7 +19,7 @@ import numpy as np
 from pipelines import store
 from pipelines.bundle import Bundle
 from pipelines.errors import must
-from pipelines.tables import DELIMITED, PARQUET, clean_name, reason
+from pipelines.tables import DELIMITED, PARQUET, check_lines, clean_name, reason
 
 if TYPE_CHECKING:
     import polars as pl
@@ -123,6 +123,7 @@ def _scan(source: Path) -> pl.LazyFrame:
             names = next(csv.reader(stream, delimiter=separator), [])
             if not names:
                 raise must(f"{source} must have rows", "it is empty", "Nothing was written; give a table with rows.")
+            check_lines(source, len(names), separator)
             scan = pl.scan_csv(source, separator=separator, infer_schema=False)
     clean = [clean_name(name) for name in names]
     twice = sorted(name for name, count in Counter(clean).items() if count > 1)

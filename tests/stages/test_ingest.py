@@ -115,7 +115,7 @@ def test_a_second_file_is_marked(workspace: Path) -> None:
         ((CSV, CSV.splitlines()[0] + "\n"), "must have rows"),
         ((CSV, ""), "must be a readable table"),
         (("4,7,007", "4,7,007,8"), "must be a readable table"),
-        (("29,d,yes\n", "29"), "last line has 5 of 7 fields.*truncated"),
+        (("29,d,yes\n", "29"), "line 5 has 5 of 7 fields.*truncated"),
     ],
 )
 def test_a_bad_table_is_refused(workspace: Path, change: tuple[str, str], message: str) -> None:
