@@ -26,6 +26,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def need_free(port: int) -> None:
+    """Raise ExpostError where somebody listens on `port` of loopback already: their answer would be taken for ours."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        if probe.connect_ex((HOST, port)) == 0:
+            raise must(f"port {port} of {HOST} must be free", "another server answers there", "Stop it, or choose another port (--help).")
+
+
 @contextmanager
 def running(command: list[str], health: str, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends; raises ExpostError where `health` does not answer in time."""
@@ -72,6 +80,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def prefect_server(port: int, *, ui: bool) -> Iterator[str]:
     """A Prefect server on loopback, with a scheduler; yields its API's address."""
+    need_free(port)
     origin = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port), "--ui" if ui else "--no-ui"]
     settings = {
@@ -86,6 +95,7 @@ def prefect_server(port: int, *, ui: bool) -> Iterator[str]:
 @contextmanager
 def mlflow_server(port: int, store_uri: str) -> Iterator[str]:
     """MLflow's page over the local store, on loopback, for exactly this host."""
+    need_free(port)
     hosts = f"{HOST}:{port},localhost:{port}"
     artifacts = (Path("mlflow") / "artifacts").absolute().as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]

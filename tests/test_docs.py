@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -103,11 +105,9 @@ def serve(block: Block, folder: Path) -> None:
                 assert time.monotonic() < deadline, f"{address} did not answer"
                 time.sleep(0.5)
     finally:
-        import os
-        import signal
-
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
+    assert not any(map(answers, addresses)), "stopping the command left its servers running"
 
 
 def answers(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import typer
@@ -23,6 +24,7 @@ def ui(
     from pipelines.params import load
     from pipelines.params.registry import Registry
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the servers too, as Ctrl-C does
     try:
         with mlflow_server(mlflow_port, load(Registry).tracking_uri) as mlflow, prefect_server(prefect_port, ui=True) as prefect:
             typer.echo(f"MLflow   {mlflow}\nPrefect  {prefect.removesuffix('/api')}\nCtrl-C stops both.")
