@@ -126,7 +126,7 @@ def run_stages() -> dict[str, str]:
             reasons = changed.get(stage.name, [])
             futures[stage.name] = run_one.submit(stage.name, reasons, stage.upstream, before, processes, wait_for=above, return_state=False)
         for future in futures.values():
-            future.wait()
+            _wait(future)
     finally:
         processes.end()
     for name, future in futures.items():
@@ -135,6 +135,15 @@ def run_stages() -> dict[str, str]:
     if warm_up is not None:
         warm_up.join()
     return {name: str(future.state.name) for name, future in futures.items()}
+
+
+def _wait(future: PrefectFuture[Any]) -> None:
+    """Wait in short steps: polars lets waits go on after Ctrl-C, so Python would hear of it only when the stage has ended."""
+    ended = threading.Event()
+    future.add_done_callback(lambda _: ended.set())
+    while not ended.wait(0.2):
+        pass
+    future.wait()
 
 
 def _prepare_registry() -> threading.Thread:

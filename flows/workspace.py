@@ -47,7 +47,7 @@ def exclusive() -> Iterator[None]:
     try:
         for child in _holder().get("children", []):
             _end_leftover(child)
-        _write([])
+        _write()
         yield
     finally:
         HOLDER.unlink(missing_ok=True)
@@ -62,18 +62,26 @@ def _holder() -> dict[str, Any]:
     return holder if isinstance(holder, dict) else {}
 
 
-def _write(children: list[dict[str, Any]]) -> None:
+def _write() -> None:
+    """Note this process and what it started: stages, and Prefect's temporary server, which outlives a killed run too."""
+    import psutil
+
+    children = []
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            children.append({"pid": process.pid, "created": process.create_time()})
     store.write_json(HOLDER, {"pid": os.getpid(), "children": children})
 
 
 def _end_leftover(child: dict[str, Any]) -> None:
-    """End a stage whose flow was killed: it would write its files in between those of this run."""
+    """End what a killed flow left: a stage would write its files in between those of this run, a server would run for ever."""
     import psutil
 
     with suppress(psutil.Error, KeyError):
         process = psutil.Process(child["pid"])
         if process.create_time() == child["created"]:  # not another process that got the same number
             _end_group(process.pid)
+            process.kill()  # one that leads no group
             process.wait(10)
 
 
@@ -104,18 +112,12 @@ class Processes:
                 self._note(process, False)
 
     def _note(self, process: subprocess.Popen[bytes], running: bool) -> None:
-        import psutil
-
         with self._guard:
             if running:
                 self._running[process.pid] = process
             else:
                 self._running.pop(process.pid, None)
-            children = []
-            for pid in self._running:
-                with suppress(psutil.Error):
-                    children.append({"pid": pid, "created": psutil.Process(pid).create_time()})
-            _write(children)
+            _write()
 
     def end(self, patience: float = 3) -> None:
         """End every running process with its children: politely, then not."""

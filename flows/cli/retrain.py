@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -45,20 +47,36 @@ def retrain(as_json: bool = typer.Option(False, "--json", help="Print the outcom
 
 def _start_server() -> float:
     """Have a Prefect server answer: the one that PREFECT_API_URL names, or a temporary one; returns the seconds that took."""
-    from prefect.client.orchestration import get_client
-
     from pipelines.errors import must
 
     started = time.monotonic()
-    try:
-        with get_client(sync_client=True) as client:
-            trouble = client.api_healthcheck()
-            where = client.api_url
-    except RuntimeError as error:  # the temporary server did not start in time
-        raise must("a Prefect server must answer", str(error), "Run again, or start one with `make ui`.") from error
+    answers: list[tuple[str, Exception | None]] = []
+    asking = threading.Thread(target=_ask_server, args=(answers,), daemon=True)
+    asking.start()
+    while asking.is_alive():
+        asking.join(0.2)
+    where, trouble = answers[0]
+    if isinstance(trouble, RuntimeError):  # the temporary server did not start in time
+        raise must("a Prefect server must answer", str(trouble), "Run again, or start one with `make ui`.") from trouble
     if trouble is not None:
         raise must("a Prefect server must answer", f"{where}: {trouble}", "Start it, or unset PREFECT_API_URL to use a temporary one.")
     return time.monotonic() - started
+
+
+def _ask_server(answers: list[tuple[str, Exception | None]]) -> None:
+    """Append the server's address and why it does not answer, None where it does.
+
+    This runs in a thread that blocks SIGINT, as does then what it starts: a terminal sends Ctrl-C to the temporary server too, and without
+    its server a run cannot end in order. The server is ended with this process.
+    """
+    from prefect.client.orchestration import get_client
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with get_client(sync_client=True) as client:
+            answers.append((str(client.api_url), client.api_healthcheck()))
+    except RuntimeError as error:
+        answers.append(("a temporary server", error))
 
 
 def _run() -> Outcome:
