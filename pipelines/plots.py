@@ -184,7 +184,7 @@ def forest(criteria: Sequence[Mapping[str, Any]], verdict: str) -> bytes:
     shown = [item for item in criteria if item.get("estimate") is not None and item.get("low") is not None]
 
     def draw(figure: Figure) -> None:
-        title = f"Gate: {verdict.replace('_', ' ')} (estimate and one-sided bounds; dashed: the margin)"
+        title = f"Gate: {verdict.replace('_', ' ')}\nestimate and one-sided bounds; dashed: the margin"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=VERDICTS.get(verdict, INK))
         panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
         for axes, item in zip(panels[:, 0], shown, strict=False):
