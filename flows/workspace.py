@@ -120,11 +120,11 @@ class Processes:
             _write()
 
     def end(self, patience: float = 3) -> None:
-        """End every running process with its children: politely, then not."""
+        """End every running process with its children: as Ctrl-C does, so that stages clear away what they began to write, then at once."""
         with self._guard:
             running = list(self._running.values())
         for process in running:
-            _end_group(process.pid, signal.SIGTERM)
+            _end_group(process.pid, signal.SIGINT)
         for process in running:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(patience)
