@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ from pipelines.errors import ExpostError, must
 
 LOCK = Path(".expost.lock")
 HOLDER = Path(".dvc/tmp/expost.json")  # git-ignored by DVC
+USERS = Path(".dvc/tmp/rwlock")  # where DVC notes which process reads and writes which outs
 
 
 def check_workspace() -> None:
@@ -47,6 +50,7 @@ def exclusive() -> Iterator[None]:
     try:
         for child in _holder().get("children", []):
             _end_leftover(child)
+        _forget_users()
         _write()
         yield
     finally:
@@ -83,6 +87,29 @@ def _end_leftover(child: dict[str, Any]) -> None:
             _end_group(process.pid)
             process.kill()  # one that leads no group
             process.wait(10)
+
+
+def _forget_users() -> None:
+    """Remove DVC's notes where no DVC runs: cut short by a kill, or naming a number that another process has now, they stop it for good."""
+    with suppress(FileNotFoundError):
+        for _ in range(2):
+            try:
+                notes = json.loads(USERS.read_text(encoding="utf-8"))
+                users = [*notes.get("write", {}).values(), *(user for users in notes.get("read", {}).values() for user in users)]
+            except ValueError:
+                users = []
+                time.sleep(0.1)  # half-written at this moment perhaps
+            if any(_is_dvc(int(user["pid"])) for user in users):
+                return
+        USERS.unlink()
+
+
+def _is_dvc(pid: int) -> bool:
+    import psutil
+
+    with suppress(psutil.Error):
+        return any(Path(argument).name == "dvc" for argument in psutil.Process(pid).cmdline())
+    return False
 
 
 def _end_group(group: int, how: signal.Signals = signal.SIGKILL) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -124,12 +125,15 @@ def test_expost_retrain_goes_on_after_kill_9_and_ctrl_c_and_registers_once(undis
     assert "Traceback" not in second.said
     assert leftovers(workspace) == []
 
+    (workspace / ".dvc/tmp/rwlock").write_text("")  # as a kill may leave it
     # promoted in the ledger, not mirrored yet
     with stopped(workspace, "expost", "retrain", at="expost:mirrored") as third:
         assert model(workspace)["champion"]["version"] == 1
         third.signal(signal.SIGKILL)
         third.ended()
 
+    another = {"pid": os.getpid(), "cmd": "dvc repro"}  # a number that was a killed DVC's and is another process's now
+    (workspace / ".dvc/tmp/rwlock").write_text(json.dumps({"write": {str(workspace / "data/champion"): another}, "read": {}}))
     done = run("expost", "retrain", "--json", cwd=workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     outcome = json.loads(done.stdout)
