@@ -167,6 +167,13 @@ def test_a_gpu_asked_for_and_absent_is_an_error(split: Path, monkeypatch: pytest
         train.main()
 
 
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch is built without MKL, whose vector units can be chosen")
+def test_another_processor_trains_the_same_model(world: Path, split: Path) -> None:
+    environment = {**os.environ, "EXPOST_PARAMS_CHECKED": "1", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "ATEN_CPU_CAPABILITY": "avx2"}
+    subprocess.run([sys.executable, "-m", "pipelines.train"], env=environment, capture_output=True, check=True)
+    assert digests(split)["model.onnx"] == digests(world)["model.onnx"]
+
+
 def test_the_stages_process_is_quiet_and_leaves_only_its_folder(split: Path) -> None:
     # params.yaml holds the stage's own section only
     environment = {**os.environ, "EXPOST_PARAMS_CHECKED": "1"}
