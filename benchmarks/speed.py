@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -51,7 +50,7 @@ def local(folder: Path) -> dict[str, float]:
     weights = weights_digest(folder)
     unchanged = run("dvc", "repro", cwd=folder).seconds
     params = (folder / "params.yaml").read_text()
-    changed = re.sub(r"(malignant:\s*\{[^}]*?)-10(\.0)?", r"\g<1>-20", params)
+    changed = params.replace('"no biopsy": -10', '"no biopsy": -20')
     assert changed != params, "the default utility matrix is not where it was"
     (folder / "params.yaml").write_text(changed)
     after = run("dvc", "repro", cwd=folder)
