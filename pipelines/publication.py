@@ -97,9 +97,9 @@ def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def card() -> str:
-    """The model card, markdown."""
+    """The model card, markdown, without its plots: they are among the run's artifacts, where a description cannot show them."""
     path = store.stage_path("report", "card.md")
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+    return path.read_text(encoding="utf-8").split("\n## Plots\n")[0] if path.exists() else ""
 
 
 def example(folder: Path) -> Any:
