@@ -27,8 +27,11 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._sums: list[tuple[Tensor, int]] = []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over all weights, in one fused call per step."""
-        return torch.optim.AdamW(self.network.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay, fused=True)
+        """AdamW over all weights, in one fused call per step where precision is full: Lightning clips no gradients for a fused one under AMP."""
+        fused = self.trainer.precision == "32-true"
+        return torch.optim.AdamW(
+            self.network.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay, fused=fused
+        )
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout by the epoch: a run resumed between epochs goes on bit for bit as it would have."""
