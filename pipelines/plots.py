@@ -161,6 +161,37 @@ def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
     return png(draw)
 
 
+def study(found: Mapping[str, Any], unit: str) -> bytes:
+    """Optuna's study of decide: utility per trial in the order tried, and along the offset, or each offset's importance if there are several."""
+    values, sources = found["values"], found["sources"]
+    colours = {"analytic": ORANGE, "exact": VERDICTS["PASS"]}
+
+    def scatter(axes: Axes, x: Sequence[float]) -> None:
+        axes.scatter(x, values, s=12, color=GREY, alpha=0.6, label="tried")
+        for source, colour in colours.items():
+            at = [number for number, name in enumerate(sources) if name == source]
+            axes.scatter([x[number] for number in at], [values[number] for number in at], s=42, color=colour, label=source, zorder=3)
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        scatter(left, range(len(values)))
+        left.plot(found["best_so_far"], color=BLUE, label="best so far")
+        left.set(xlabel="trial", ylabel=f"utility per case ({unit})")
+        left.set_title("Optuna's study, cross-fitted calib")
+        left.legend(fontsize=9)
+        if len(found["names"]) == 1:
+            scatter(right, [point[0] for point in found["points"]])
+            right.set(xlabel=found["names"][0])
+            right.set_title("Utility along the offset of the log-odds")
+        else:
+            ranked = sorted(found["importance"].items(), key=lambda item: item[1])
+            right.barh([name for name, _ in ranked], [share for _, share in ranked], color=BLUE)
+            right.set(xlabel="importance")
+            right.set_title("What moved the utility")
+
+    return png(draw, width=9.6, height=4.0)
+
+
 def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -> bytes:
     """Train loss and valid log loss per epoch of history.csv, on a logarithmic scale."""
 

@@ -19,6 +19,7 @@ def read_all() -> dict[str, Any]:
         "calibration": ("calibrate", "summary.json"),
         "decision": ("decide", "summary.json"),
         "policy": ("decide", "policy.json"),
+        "study": ("decide", "study.json"),
         "manifest": ("package", "bundle", "manifest.json"),
         "champion": ("champion", "status.json"),
         "evaluation": ("evaluate", "evaluation.json"),
@@ -45,6 +46,8 @@ def figures(read: dict[str, Any], history: list[dict[str, float]]) -> dict[str, 
         "training.png": plots.training(history, read["training"].get("best_epoch")),
         "gate.png": plots.forest(verdict["criteria"], verdict["verdict"]),
     }
+    if read["study"].get("values"):
+        made["study.png"] = plots.study(read["study"], evaluation["unit"])
     shown = [curves[name] for name in plots.models_in(curves)]
     if all(curve["utility_curve"] for curve in shown):
         trivial = {name: interval["mean"] for name, interval in evaluation["trivial"].items()}

@@ -55,6 +55,22 @@ def test_all_plots_are_pictures_and_the_card_shows_each(judged: Path) -> None:
     assert set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)) == set(found)
 
 
+@pytest.mark.parametrize("names", [["offset of bad"], ["offset of bad", "price of refer"]])
+def test_a_study_is_drawn_and_shown(copy: Path, names: list[str]) -> None:
+    study = {
+        "names": names,
+        "points": [[0.0] * len(names), [-1.0] * len(names), [0.5] * len(names)],
+        "values": [-0.5, -0.4, -0.6],
+        "best_so_far": [-0.5, -0.4, -0.4],
+        "sources": ["analytic", "exact", "tried"],
+        "importance": {name: 1 / len(names) for name in names},
+    }
+    store.write_json(Path("data/decide/study.json"), study)
+    report.main()
+    assert Path("data/report/study.png").read_bytes() == plots.study(study, read(copy, "evaluate", "evaluation.json")["unit"])
+    assert "(study.png)" in Path("data/report/card.md").read_text()
+
+
 def test_the_same_inputs_give_the_same_bytes_without_date_or_version(copy: Path) -> None:
     before = {path.name: path.read_bytes() for path in Path("data/report").iterdir()}
     report.main()
