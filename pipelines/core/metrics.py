@@ -144,9 +144,9 @@ def reliability_curve(forecast: Floats, outcome: NDArray[np.bool_], *, bins: int
 
 
 def utility_along_threshold(positive: Floats, labels: Ints, matrix: Floats, *, points: int = 201) -> dict[str, list[float]]:
-    """Mean utility where action 1 is taken from a threshold on the last class's probability upwards, K = 2 and A = 2."""
-    thresholds = np.linspace(0.0, 1.0, points)
-    utility = [float(matrix[labels, (positive >= t).astype(np.int64)].mean()) for t in thresholds] if labels.size else []
+    """Mean utility where the last class's best action is taken from a threshold on its probability upwards, K = 2 and A = 2."""
+    thresholds, best = np.linspace(0.0, 1.0, points), int(matrix[1].argmax())  # the matrix may name that action first
+    utility = [float(matrix[labels, np.where(positive >= t, best, 1 - best)].mean()) for t in thresholds] if labels.size else []
     return {"threshold": thresholds.tolist(), "utility": utility}
 
 

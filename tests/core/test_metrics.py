@@ -132,6 +132,8 @@ def test_the_utility_curve_meets_the_trivial_policies_at_its_ends() -> None:
     trivial = U[labels].mean(axis=0)
     assert curve["utility"][0] == pytest.approx(trivial[1])
     assert curve["utility"][-1] == pytest.approx(trivial[0])
+    turned = metrics.utility_along_threshold(np.clip(probability[:, 1], 1e-6, 1 - 1e-6), labels, U[:, ::-1])
+    assert turned == curve, "the order in which the matrix names the actions changes nothing"
 
 
 def test_regret_and_confusion_of_a_small_case_by_hand() -> None:
