@@ -75,16 +75,7 @@ class Ledger:
     """The database at `uri` (SQLite or PostgreSQL), its tables created where they are missing."""
 
     def __init__(self, uri: str) -> None:
-        self._uri = os.environ.get("EXPOST_LEDGER_URI", uri)
-        url = sa.make_url(self._uri)
-        options: dict[str, Any] = {}
-        if url.get_backend_name() == "sqlite":
-            if url.database:
-                Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-            options = {"connect_args": {"timeout": 60}}
-        self._engine = sa.create_engine(url, pool_pre_ping=True, poolclass=sa.NullPool, **options)
-        if url.get_backend_name() == "sqlite":
-            _one_writer_at_a_time(self._engine)
+        self._engine = _engine(os.environ.get("EXPOST_LEDGER_URI", uri))
         with self._transaction() as connection:
             for table in _TABLES.sorted_tables:
                 connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
@@ -179,6 +170,22 @@ class Ledger:
         """The largest number of looks that any of these rows has had."""
         with self._transaction() as connection:
             return _most(connection, model, sorted({_signed(value) for value in hashes}))
+
+
+def _engine(uri: str) -> sa.Engine:
+    """An engine that keeps no connection open; raises ExpostError where `uri` is none, or its database has no driver here."""
+    try:
+        url = sa.make_url(uri)
+        if url.get_backend_name() != "sqlite":
+            return sa.create_engine(url, pool_pre_ping=True, poolclass=sa.NullPool)
+        if url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": 60})
+    except (sa.exc.ArgumentError, ImportError, OSError) as error:
+        remedy = "Write it like sqlite:///mlflow/ledger.db, or install the driver of its database."
+        raise must("registry.ledger_uri must name a database that can be opened", type(error).__name__, remedy) from error
+    _one_writer_at_a_time(engine)
+    return engine
 
 
 def _one_writer_at_a_time(engine: sa.Engine) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -49,6 +50,11 @@ def _uri(tracking_uri: str) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
 
 
+def without_password(uri: str) -> str:
+    """`uri` as it may be shown: `scheme://user:secret@host` becomes `scheme://user:***@host`."""
+    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", uri)
+
+
 def _is_local(uri: str) -> bool:
     return uri.startswith("sqlite:")
 
@@ -77,9 +83,9 @@ def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
             _make_store(uri)
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, sa.exc.SQLAlchemyError, requests.RequestException, OSError) as error:
-        reason = str(error).splitlines()[0][:160]
+        reason = without_password(str(error).splitlines()[0])[:160]
         raise UnreachableError(
-            f"the registry must be within reach, however: {uri}: {reason}. What the stages computed is safe on disk: run `expost retrain` "
+            f"the registry must be within reach, however: {without_password(uri)}: {reason}. What the stages computed is safe on disk: run `expost retrain` "
             "again when the registry answers, and it goes on from there; or mend registry.tracking_uri in params.yaml."
         ) from error
 
@@ -154,7 +160,7 @@ def register(
 
 def run_url(uri: str, experiment: str, run_id: str) -> str:
     """Where the run's page is: on the server, or where `make ui` shows the local store."""
-    base = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    base = without_password(uri).rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{experiment}/runs/{run_id}"
 
 
@@ -282,8 +288,12 @@ def fetch_bundle(model: str, tracking_uri: str, version: int, folder: Path, bund
             known = [str(one["version"]) for one in _versions(client, model)]
             remedy = f"Versions: {', '.join(known) or 'none'}; `expost status` shows them."
             raise must(f"the version must be one of model {model}", str(version), remedy) from error
-        for digest in {found.tags.get("bundle_sha256"), bundle_sha256} - {None}:
-            _fetch(f"{found.source.rstrip('/')}/artifacts/bundle", folder, str(digest))
+        digests = {str(digest) for digest in (found.tags.get("bundle_sha256"), bundle_sha256) if digest}
+        if len(digests) != 1:
+            got = "it has none" if not digests else f"its tag and the ledger differ: {', '.join(sorted(digest[:12] for digest in digests))}"
+            remedy = "Do not use that version: expost did not register it as it is now."
+            raise must(f"version {version} of model {model} must have one bundle_sha256", got, remedy)
+        _fetch(f"{found.source.rstrip('/')}/artifacts/bundle", folder, digests.pop())
 
 
 def _fetch(uri: str, folder: Path, bundle_sha256: str) -> None:

@@ -145,6 +145,13 @@ def test_a_ledger_out_of_reach_is_one_message(tmp_path: Path) -> None:
         Ledger(f"sqlite:///{tmp_path}/folder.db")
 
 
+@pytest.mark.parametrize("uri", ["ledger.db", "nothing://me:secret@host/x", "postgresql+nodriver://me:secret@host/x"])
+def test_a_uri_that_names_no_database_is_one_message_without_its_password(uri: str) -> None:
+    with pytest.raises(ExpostError, match=r"registry\.ledger_uri must name a database") as caught:
+        Ledger(uri)
+    assert "secret" not in str(caught.value)
+
+
 def test_digests_survive_as_json(ledger: Ledger) -> None:
     promote(ledger, 1, verdict("é"), "é")
     assert json.loads(json.dumps(ledger.reign(MODEL).digests)) == digests("é")

@@ -299,6 +299,25 @@ def test_an_unknown_version_is_named(ready: Path) -> None:
         mirror.fetched(9)
 
 
+@pytest.mark.parametrize(("tag", "got"), [(None, "it has none"), ("0" * 64, "its tag and the ledger differ")])
+def test_a_version_whose_digest_is_missing_or_another_is_not_fetched(ready: Path, tag: str | None, got: str) -> None:
+    publish.publish(DATA, silent)
+    client().delete_model_version_tag(MODEL, "1", "bundle_sha256")
+    if tag:
+        client().set_model_version_tag(MODEL, "1", "bundle_sha256", tag)
+    known = json.loads(mirror.STATUS.read_text())["bundle_sha256"] if tag else None
+    with pytest.raises(ExpostError, match=rf"must have one bundle_sha256, however: {got}"):
+        registry.fetch_bundle(MODEL, f"sqlite:///{ready}/mlflow/mlflow.db", 1, Path("fetched"), known)
+    assert not Path("fetched").exists()
+
+
+def test_a_password_is_never_shown() -> None:
+    assert registry.without_password("postgresql://me:s3cr@t@db:5432/mlflow") == "postgresql://me:***@db:5432/mlflow"
+    assert registry.without_password("http://me:secret@host:5000") == "http://me:***@host:5000"
+    for plain in ("sqlite:///mlflow/mlflow.db", "http://127.0.0.1:5000", "https://host/a:b@c"):
+        assert registry.without_password(plain) == plain
+
+
 def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path) -> None:
     publish.publish(DATA, silent)
     with socket.socket() as found:
