@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -83,6 +85,16 @@ def test_block_runs(block: Block, documented: Path) -> None:
 def runs_the_tests(line: str) -> bool:
     """Commands that would run this file again; CI runs `make test` itself."""
     return bool(re.match(r"\s*make (test|check|benchmark)\b", line))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another processor trains other weights (LOG.md)")
+def test_the_result_that_the_readme_shows_is_that_of_its_first_command(retrained: Path) -> None:
+    (shown,) = (block.code for block in ALL if block.page.name == "README.md" and block.language == "text")
+    panel = json.loads((retrained / "data/report/panel.json").read_text())
+    for item in panel["utility"]:
+        line = f"{item['policy']} {item['mean']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
+        assert line in {" ".join(row.split()) for row in shown.splitlines()}
+    assert f"Verdict: {panel['verdict']} " in shown
 
 
 def test_ci_runs_the_readmes_test_command() -> None:
