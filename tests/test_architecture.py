@@ -82,6 +82,30 @@ def test_the_invariants_check_would_notice() -> None:
     assert sees_utility("pipelines/decide.py")
 
 
+@pytest.mark.parametrize("stage", sorted(upstream("decide")))
+def test_nothing_upstream_of_decide_reads_params_but_by_its_own_section(stage: str) -> None:
+    whole = {f"pipelines.params.{name}" for name in ("read_params", "read_yaml", "PARAMS")} | {"yaml"}
+    for path in first_party(f"pipelines/{stage}.py") - {"pipelines/params/__init__.py"}:
+        assert not imports(path) & whole, f"{path} could read the utility"
+        assert "params.yaml" not in literals(path), f"{path} could read the utility"
+
+
+@cache
+def literals(path: str) -> frozenset[str]:
+    """Strings that stand in a file as such."""
+    tree = ast.parse((ROOT / path).read_text())
+    return frozenset(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_name_every_stage_whose_folder_is_read(stage: str) -> None:
+    calls = [node for node in ast.walk(ast.parse((ROOT / f"pipelines/{stage}.py").read_text())) if isinstance(node, ast.Call)]
+    named = {call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)} & {*STAGES}
+    read = {f"data/{name}" for name in named if name != stage}
+    listed = {"/".join(dep.split("/")[:2]) for dep in STAGES[stage]["deps"] if dep.startswith("data/")}
+    assert read <= listed, f"add {sorted(read - listed)}"
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_one_command_one_folder_one_module(stage: str) -> None:
     definition = STAGES[stage]
