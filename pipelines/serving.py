@@ -20,8 +20,7 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is not 
         """Verify and load the bundle that was registered with this version."""
         self.bundle = Bundle.load(context.artifacts["bundle"])
 
-    # MLflow takes a type hint of model_input for a schema of its own, hence none
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score the rows of a data frame; missing values are allowed, missing columns are not."""
         bundle = self.bundle
         encoded = bundle.encode(pl.DataFrame({str(name): model_input[name].to_list() for name in model_input}, strict=False))
