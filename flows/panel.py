@@ -67,7 +67,7 @@ def _calibration(read: dict[str, Any]) -> Section:
 def _policy(read: dict[str, Any]) -> Section:
     found = read["policy"]
     threshold = found.get("threshold")
-    cut = f": act when the probability of {read['classes'][-1]} is at least {threshold:.4g}" if isinstance(threshold, int | float) else ""
+    cut = f": act when the probability of {read['classes'][-1]} is above {threshold:.4g}" if isinstance(threshold, int | float) else ""
     return Section("Policy", lines=(f"{found['chosen']}{cut}", found["why"]))
 
 
