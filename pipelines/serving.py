@@ -23,7 +23,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is not 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score the rows of a data frame; missing values are allowed, missing columns are not."""
         bundle = self.bundle
-        encoded = bundle.encode(pl.DataFrame({str(name): model_input[name].to_list() for name in model_input}, strict=False))
+        given = model_input.astype(object).where(model_input.notna(), None)  # else a missing category would be the text "NaN"
+        encoded = bundle.encode(pl.DataFrame({str(name): given[name].to_list() for name in given}, strict=False))
         probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
         action = bundle.actions(probability)
         result = {f"probability_{name}": probability[:, k] for k, name in enumerate(bundle.classes)}

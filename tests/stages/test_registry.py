@@ -13,8 +13,11 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import yaml
@@ -316,6 +319,21 @@ def test_a_password_is_never_shown() -> None:
     assert registry.without_password("http://me:secret@host:5000") == "http://me:***@host:5000"
     for plain in ("sqlite:///mlflow/mlflow.db", "http://127.0.0.1:5000", "https://host/a:b@c"):
         assert registry.without_password(plain) == plain
+
+
+def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(ready: Path) -> None:
+    from pipelines.serving import Served
+
+    served = Served()
+    served.load_context(SimpleNamespace(artifacts={"bundle": "data/package/bundle"}))
+    none = {"number": [0.5, None], "heavy": [2.0, 0.1], "colour": ["red", None], "flag": ["true", None], "day": ["2021-05-01", None]}
+    nan = pd.DataFrame({name: [float("nan") if value is None else value for value in values] for name, values in none.items()})
+    encoded = served.bundle.encode(pl.DataFrame(none))
+    assert not encoded.unseen
+    expected = served.bundle.probabilities(served.bundle.score(encoded.numbers, encoded.categories).logits)
+    for frame in (pd.DataFrame(none), nan):
+        probability = served.predict(None, frame)[[f"probability_{name}" for name in served.bundle.classes]].to_numpy()
+        np.testing.assert_allclose(probability, expected)
 
 
 def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path) -> None:
