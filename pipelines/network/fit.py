@@ -106,7 +106,8 @@ def accelerator(asked: str) -> str:
 
 
 def _precision(device: str) -> Any:
-    return "bf16-mixed" if device == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+    """bf16 where the GPU computes in it; older ones emulate it, slower than fp32."""
+    return "bf16-mixed" if device == "gpu" and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
 
 
 @contextmanager

@@ -189,6 +189,14 @@ def test_mixed_precision_as_on_a_gpu_trains_clips_gradients_and_ships_fp32(monke
     export(fitted.network, rows)
 
 
+@pytest.mark.parametrize(
+    ("device", "native", "precision"), [("gpu", True, "bf16-mixed"), ("gpu", False, "32-true"), ("cpu", True, "32-true")]
+)
+def test_bf16_only_where_a_gpu_computes_in_it(monkeypatch: pytest.MonkeyPatch, device: str, native: bool, precision: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert fitting._precision(device) == precision
+
+
 def test_the_best_epoch_is_judged_with_its_neighbours_and_keeps_its_own_weights() -> None:
     losses_seen = [0.9, 0.2, 0.9, 0.8, 0.45, 0.4, 0.41, 0.44, 0.6, 0.9]  # a lucky epoch 1, a broad valley around 6
     best = fitting.Best()
