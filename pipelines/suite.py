@@ -15,6 +15,10 @@ KEYS = ("type", "kwargs", "description", "meta", "notes", "severity")
 
 def read_suite(path: Path = SUITE, *, empty_is_fine: bool = False) -> dict[str, Any]:
     """Read and check the suite's form: a name and at least one expectation with a type and kwargs."""
+    if not path.exists():
+        raise must(
+            f"{path} must exist", "it is missing", "Restore it, or run `expost expectations accept`, which generates it from the data."
+        )
     suite = store.read_json(path)
     if not isinstance(suite, dict) or not isinstance(suite.get("expectations"), list):
         raise must(
