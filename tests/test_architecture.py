@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -142,6 +146,22 @@ def test_imports_run_one_way(path: str) -> None:
         assert package not in tops or path in allowed, f"{path} imports {package}"
     if "torch" in tops or "lightning" in tops:
         assert path.startswith("pipelines/network/")
+
+
+def distribution(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9_.-]", requirement.strip())[0].lower().replace("_", "-")
+
+
+def test_libraries_are_imported_declared_and_locked_or_none_of_it() -> None:
+    declared = {distribution(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]}
+    tops = {name.split(".")[0] for path in SOURCES for name in imports(path)} - {*sys.stdlib_module_names, "pipelines", "flows", ""}
+    homes = packages_distributions()
+    used = {top: {distribution(home) for home in homes[top]} for top in tops}
+    assert not {top: names for top, names in used.items() if not names & declared}, "declare them in pyproject.toml"
+    for_others = {"fastapi", "onnxscript"}  # a pin for prefect, and torch.onnx's own
+    assert declared - for_others <= set().union(*used.values()), "nothing imports them"
+    locked = {distribution(line) for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    assert declared <= locked
 
 
 def test_no_stage_is_outside_the_design() -> None:
