@@ -92,6 +92,13 @@ def test_nothing_upstream_of_decide_reads_params_but_by_its_own_section(stage: s
     for path in first_party(f"pipelines/{stage}.py") - {"pipelines/params/__init__.py"}:
         assert not imports(path) & whole, f"{path} could read the utility"
         assert "params.yaml" not in literals(path), f"{path} could read the utility"
+        assert not arguments(path) & {"U", "utility", "cost", "costs", "class_weight", "sample_weight"}, f"{path} takes a utility"
+
+
+@cache
+def arguments(path: str) -> frozenset[str]:
+    """Names of the arguments of a file's functions."""
+    return frozenset(node.arg for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.arg))
 
 
 @cache

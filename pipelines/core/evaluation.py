@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.core import metrics, representation
 from pipelines.core.bounds import Interval, bootstrap_interval, mean_interval
+from pipelines.core.utility import regret_of, utility_along_threshold
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -109,7 +110,7 @@ def summary(
         resamples=display.resamples,
         seed=display.seed,
     )
-    regret = metrics.regret_rows(rows.utility, labels, U)
+    regret = regret_of(rows.utility, labels, U)
     right = (np.nan_to_num(rows.neighbours, nan=-1.0).argmax(axis=1) == labels).astype(np.float64)
     return {
         "rows": int(labels.size),
@@ -140,7 +141,7 @@ def curves(models: dict[str, tuple[Scored, Rows, Ints]], U: Floats, confidence: 
         made[name] = {
             "reliability": metrics.reliability_curve(forecast, outcome, confidence=confidence),
             "utility_rows": [int((rows.utility == value).sum()) for value in values],
-            "utility_curve": metrics.utility_along_threshold(scored.probability[:, 1], labels, U) if two else None,
+            "utility_curve": utility_along_threshold(scored.probability[:, 1], labels, U) if two else None,
             "cost_curve": metrics.cost_curve(scored.probability[:, 1], labels) if finite and U.shape[0] == 2 else None,
         }
     return made

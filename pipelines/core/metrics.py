@@ -27,11 +27,6 @@ def brier_rows(probability: Floats, labels: Ints) -> Floats:
     return np.asarray(squared + 1.0 - 2.0 * _of_label(probability, labels))
 
 
-def regret_rows(utility: Floats, labels: Ints, matrix: Floats) -> Floats:
-    """Regret `(n,)` >= 0: the best utility that any action attains for the row's true class, minus the utility obtained."""
-    return np.asarray(matrix.max(axis=1)[labels] - utility)
-
-
 def confusion_by_action(labels: Ints, actions: Ints, classes: int, choices: int) -> Ints:
     """Count rows `(K, A)` by true class and action."""
     return np.bincount(labels * choices + actions, minlength=classes * choices).reshape(classes, choices).astype(np.int64)
@@ -141,13 +136,6 @@ def reliability_curve(forecast: Floats, outcome: NDArray[np.bool_], *, bins: int
         dict(zip(names, (*map(float, point[:4]), int(point[4])), strict=True))
         for point in zip(means, hits / sizes, low, high, sizes, strict=True)
     ]
-
-
-def utility_along_threshold(positive: Floats, labels: Ints, matrix: Floats, *, points: int = 201) -> dict[str, list[float]]:
-    """Mean utility where the last class's best action is taken from a threshold on its probability upwards, K = 2 and A = 2."""
-    thresholds, best = np.linspace(0.0, 1.0, points), int(matrix[1].argmax())  # the matrix may name that action first
-    utility = [float(matrix[labels, np.where(positive >= t, best, 1 - best)].mean()) for t in thresholds] if labels.size else []
-    return {"threshold": thresholds.tolist(), "utility": utility}
 
 
 def cost_curve(positive: Floats, labels: Ints, *, points: int = 99) -> dict[str, list[float]]:

@@ -44,8 +44,20 @@ def scale(U: Any) -> float:
 
 def regret(labels: Any, actions: Any, U: Any) -> Float:
     """Best attainable minus obtained utility `(n,)`, at least 0."""
-    best = np.asarray(U, dtype=np.float64).max(axis=1)[np.asarray(labels)]
-    return np.asarray(best - obtained(labels, actions, U))
+    return regret_of(obtained(labels, actions, U), labels, U)
+
+
+def regret_of(utility: Any, labels: Any, U: Any) -> Float:
+    """Best attainable utility `(n,)` for each row's true class minus `utility` `(n,)`, what was obtained; NaN stays NaN."""
+    return np.asarray(np.asarray(U, dtype=np.float64).max(axis=1)[np.asarray(labels)] - np.asarray(utility, dtype=np.float64))
+
+
+def utility_along_threshold(positive: Any, labels: Any, U: Any, *, points: int = 201) -> dict[str, list[float]]:
+    """Mean utility where the last class's best action is taken from a threshold on its probability upwards, K = 2 and A = 2."""
+    score, truth, matrix = np.asarray(positive, dtype=np.float64), np.asarray(labels), np.asarray(U, dtype=np.float64)
+    thresholds, best = np.linspace(0.0, 1.0, points), int(matrix[1].argmax())  # the matrix may name that action first
+    utility = [float(matrix[truth, np.where(score >= t, best, 1 - best)].mean()) for t in thresholds] if truth.size else []
+    return {"threshold": thresholds.tolist(), "utility": utility}
 
 
 def trivial(labels: Any, U: Any) -> Float:

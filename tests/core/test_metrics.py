@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from pipelines.core import metrics
+from pipelines.core import metrics, utility
 
 
 def draw(n: int, K: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -125,21 +125,10 @@ def test_the_area_under_the_cost_curve_is_half_the_one_column_brier_score() -> N
     assert area == pytest.approx(reference.brier_score_loss(labels, probability[:, 1]) / 2, abs=2e-3)
 
 
-def test_the_utility_curve_meets_the_trivial_policies_at_its_ends() -> None:
-    probability, labels = draw(300, 2, 2)
-    U = np.array([[0.0, -1.0], [-10.0, 0.0]])
-    curve = metrics.utility_along_threshold(np.clip(probability[:, 1], 1e-6, 1 - 1e-6), labels, U)
-    trivial = U[labels].mean(axis=0)
-    assert curve["utility"][0] == pytest.approx(trivial[1])
-    assert curve["utility"][-1] == pytest.approx(trivial[0])
-    turned = metrics.utility_along_threshold(np.clip(probability[:, 1], 1e-6, 1 - 1e-6), labels, U[:, ::-1])
-    assert turned == curve, "the order in which the matrix names the actions changes nothing"
-
-
 def test_regret_and_confusion_of_a_small_case_by_hand() -> None:
     U = np.array([[0.0, -1.0, -0.2], [-10.0, 0.0, -0.2]])
     labels, actions = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 0])
-    assert metrics.regret_rows(U[labels, actions], labels, U).tolist() == [0.0, 0.2, 0.0, 10.0]
+    assert utility.regret_of(U[labels, actions], labels, U).tolist() == [0.0, 0.2, 0.0, 10.0]
     assert metrics.confusion_by_action(labels, actions, 2, 3).tolist() == [[1, 0, 1], [1, 1, 0]]
 
 
