@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -37,11 +38,12 @@ class Lines:
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._show, self._rest, self._shown_at = show, "", time.monotonic()
+        self._text = codecs.getincrementaldecoder("utf-8")("replace").decode  # a chunk may end within a character
         self.seen: list[str] = []
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes."""
-        *lines, self._rest = (self._rest + chunk.decode("utf-8", "replace")).replace("\r\n", "\n").split("\n")
+        *lines, self._rest = (self._rest + self._text(chunk)).replace("\r\n", "\n").split("\n")
         for line in lines:
             self._line(line.rsplit("\r", 1)[-1].rstrip())
         if "\r" in self._rest:
@@ -52,7 +54,7 @@ class Lines:
 
     def close(self) -> None:
         """Take what is left after the last newline."""
-        self._line(self._rest.rstrip())
+        self._line((self._rest + self._text(b"", True)).rstrip())
         self._rest = ""
 
     def _line(self, line: str) -> None:

@@ -17,6 +17,7 @@ import yaml
 from prefect import flow
 
 from flows import graph, retrain
+from flows.process import Lines
 from flows.workspace import exclusive
 from pipelines.errors import ExpostError
 
@@ -149,3 +150,14 @@ def test_ctrl_c_ends_the_stages_with_their_children(fake: Path) -> None:
     victim.send_signal(signal.SIGINT)
     assert victim.wait(60) != 0
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_lines_arrive_whole_however_the_bytes_are_cut(size: int) -> None:
+    said = "Größe — 3\nbar 1\rbar 2\rbar done\nTo track the changes with git, run:\nzuletzt é".encode()
+    shown: list[str] = []
+    lines = Lines(shown.append)
+    for start in range(0, len(said), size):
+        lines.feed(said[start : start + size])
+    lines.close()
+    assert lines.seen == shown == ["Größe — 3", "bar done", "zuletzt é"]
