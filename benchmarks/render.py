@@ -46,7 +46,7 @@ def speed(result: dict[str, Any]) -> str:
 
 def peers(result: dict[str, Any]) -> str:
     tables = result["tables"]
-    names = list(next(iter(tables.values()))["summary"])
+    names = sorted(next(iter(tables.values()))["summary"], key=lambda name: (name != "expost", name == "always or never act", name))
     rows = ["| mean cost per case on the holdout | " + " | ".join(f"{table} ({tables[table]['salts']} salts)" for table in tables) + " |"]
     rows.append("|---" * (len(tables) + 1) + "|")
     for name in names:
