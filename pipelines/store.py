@@ -48,7 +48,12 @@ def stage_folder(stage: str) -> Iterator[Path]:
         yield temporary
         if final.exists():
             final.rename(old)
-        temporary.rename(final)
+        try:
+            temporary.rename(final)
+        except OSError:
+            if old.exists():
+                old.rename(final)
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
