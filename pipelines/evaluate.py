@@ -253,7 +253,7 @@ def write(out: Path, table: Table, challenger: Bundle, reigning: Bundle | None, 
             "digests": {"challenger": digests(challenger), "champion": digests(reigning)},
         },
     )
-    shown = {name: (model.take(mask), rows.take(mask), labels[mask]) for name, (model, rows, mask) in models.items()}
+    shown = {name: (model.take(mask), rows.take(mask), labels[mask]) for name, (model, rows, mask) in models.items() if mask.any()}
     store.write_json(out / "curves.json", evaluation.curves(shown, table.U, display.confidence))
 
 

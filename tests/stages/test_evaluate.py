@@ -125,6 +125,20 @@ def test_a_champion_of_another_split_is_compared_on_the_holdout_of_both_only(cop
     assert evaluation["calib_rows"] == ((table.parts == 2) & (theirs == 2)).sum()
 
 
+def test_a_champion_that_shares_no_holdout_row_is_left_out_of_the_curves(copy: Path) -> None:
+    def all_trained(folder: Path) -> None:
+        other_policy(folder)
+        shares = {"train": 0.8, "valid": 0.1, "calib": 0.1, "holdout": 0.0}
+        edit(folder / "schema.json", lambda schema: schema["split"].update(salt="none", shares=shares))
+
+    crown(copy, copy / "data/package/bundle", all_trained)
+    _, evaluation = run()
+    curves = json.loads(Path("data/evaluate/curves.json").read_text())
+    assert evaluation["rows"]["compared"] == 0
+    assert "champion" not in curves
+    assert curves["challenger"]["utility_curve"]
+
+
 def test_the_rule_in_the_bundle_gives_the_parts_that_split_wrote(copy: Path) -> None:
     table = evaluate.read_table()
     assert (evaluate.parts_under({**table.rule, "note": "another object, the same rule"}, table) == table.parts).all()
