@@ -90,12 +90,25 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
                 f"split.columns must not hold the target, however: it holds {name!r}. Remove it: parts may not depend on the outcome."
             )
         elif name not in ingest.columns or ingest.columns[name].role == "ignored":
-            faults.append(
-                f"split.columns must name columns with a role, however: {name!r} has none. Remove it, or add it under ingest.columns."
-            )
+            got = "is ignored" if name in ingest.columns else "stands not under ingest.columns"
+            remedy = "Remove it there too, which gives rows new parts, or give it another role, such as key."
+            faults.append(f"split.columns must name columns that are read, however: {name!r} {got}. {remedy}")
+    if split.by == "column" and split.column is not None:
+        faults += _declaring_column(ingest, split.column.name)
     if split.by == "time" and not any(column.role == "time" for column in ingest.columns.values()):
         faults.append("split.by: time must have a column with the role time, however: none has. Give one that role under ingest.columns.")
     return faults
+
+
+def _declaring_column(ingest: Ingest, name: str) -> list[str]:
+    column = ingest.columns.get(name)
+    if column is not None and column.role != "ignored" and not column.is_feature:
+        return []
+    got = "stands not under ingest.columns" if column is None else "is ignored" if column.role == "ignored" else "is a feature"
+    remedy = f"Set ingest.columns.{name} to {{role: key, kind: category}} in params.yaml, and leave it out of split.columns."
+    return [
+        f"split.column must name a column that is read and is no feature, for it tells only the part, however: {name!r} {got}. {remedy}"
+    ]
 
 
 if __name__ == "__main__":

@@ -62,6 +62,12 @@ class Declared(Section):
     parts: dict[str, Literal["train", "valid", "calib", "holdout", "rest"]]
 
 
+_EXAMPLES = {
+    "time": 'time: {valid_from: "2024-01-01", calib_from: "2024-03-01", holdout_from: "2024-06-01"}',
+    "column": "column: {name: set, parts: {training: rest, test: holdout}}, or use by: hash",
+}
+
+
 class Split(Section):
     """How rows are assigned: by a stable hash, by absolute dates, or by a declared column."""
 
@@ -77,7 +83,9 @@ class Split(Section):
     def _check(self) -> Self:
         for rule, needed in (("time", self.time), ("column", self.column)):
             if self.by == rule and needed is None:
-                raise ValueError(f"split.by: {rule} must come with split.{rule}, however: it is missing. Add it, or use by: hash.")
+                raise ValueError(
+                    f"split.by: {rule} must come with split.{rule}, however: it is missing. Add it, such as {_EXAMPLES[rule]}."
+                )
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"split.columns must be distinct, however: got {list(self.columns)}. Remove the repetition.")
         return self

@@ -200,6 +200,8 @@ def test_init_ignores_and_names_what_teaches_nothing_or_too_much(clone: Path) ->
 
 BENIGN, SEED = '    "benign": {"no biopsy": 0, "biopsy": -1}', "  seed: 0  # seed of weights"
 
+DECLARED = (r'by: "hash"([\s\S]*?)column: null', r'by: "column"\1column: {name: mean radius, parts: {a: rest, b: holdout}}')
+
 #: pattern in the default params.yaml -> what stands in its place, and what the message must say
 PARAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "unknown key": ("  patience: ", "  patiense: ", (r"train\.patiense", "did you mean patience", "Known keys: seed")),
@@ -225,6 +227,9 @@ PARAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "cell empty": (re.escape(BENIGN), BENIGN.replace("-1", ""), (r"utility\.matrix\.benign\.biopsy must be a valid number, however: got None",)),
     "nothing to decide": (re.escape(BENIGN), BENIGN.replace("-1", "1"), ("'biopsy' is best for every true class", "Check the signs")),
     "no such feature to allow": (r"allow_separating: \[\]", "allow_separating: [TSH]", ("must name features, however: 'TSH' is none",)),
+    "hashed column ignored": (r'"mean radius": \{role: feature', '"mean radius": {role: ignored', ("columns that are read, however: 'mean radius' is ignored",)),
+    "parts not declared": ('by: "hash"', 'by: "column"', (r"split\.column, however: it is missing. Add it, such as column: \{name",)),
+    "declared by a feature": (DECLARED[0], DECLARED[1], ("'mean radius' is a feature. .*role: key",)),
     "no YAML": (SEED, "\tseed: 0", (r"params\.yaml must be valid YAML", r"line \d+")),
 }  # fmt: skip
 
