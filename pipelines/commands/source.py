@@ -65,7 +65,7 @@ def sync_source(report: Callable[[str], None] = print) -> SourceState:
         _dvc_add()
         digest = _recorded() or digest
     if digest != before:
-        report(f"data/raw has a new version: {len(files)} files, {digest}")
+        report(f"data/raw has a new version: {len(files)} {'file' if len(files) == 1 else 'files'}, {digest}")
     return SourceState(digest != before, digest, tuple(files))
 
 
