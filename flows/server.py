@@ -99,6 +99,8 @@ def mlflow_server(port: int, store_uri: str) -> Iterator[str]:
     hosts = f"{HOST}:{port},localhost:{port}"
     artifacts = (Path("mlflow") / "artifacts").absolute().as_uri()
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", store_uri, "--default-artifact-root", artifacts, "--allowed-hosts", hosts]
-    with running(command, f"http://{HOST}:{port}/health", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}):
+    command += ["--default-artifact-root", artifacts, "--allowed-hosts", hosts]
+    # the address may hold a password, which everybody on the machine could read on the command line
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": store_uri}
+    with running(command, f"http://{HOST}:{port}/health", settings):
         yield f"http://{HOST}:{port}"

@@ -46,7 +46,8 @@ class Registered:
     url: str
 
 
-def _uri(tracking_uri: str) -> str:
+def store_uri(tracking_uri: str) -> str:
+    """Address of the tracking store: MLflow's usual environment variable wins over params.yaml."""
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
 
 
@@ -64,7 +65,7 @@ def _reached(tracking_uri: str) -> Iterator[MlflowClient]:
     """A client of the store; whatever goes wrong inside becomes one UnreachableError."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    uri = _uri(tracking_uri)
+    uri = store_uri(tracking_uri)
     if _is_local(uri):
         STORE.mkdir(exist_ok=True)
         # a store without a server would otherwise make a folder ./mlruns for artifacts that nobody puts there
@@ -120,7 +121,7 @@ def _experiment(client: MlflowClient, tracking_uri: str, model: str) -> str:
 
     found = client.get_experiment_by_name(model)
     if found is None:
-        place = (STORE / "artifacts").absolute().as_uri() if _is_local(_uri(tracking_uri)) else None
+        place = (STORE / "artifacts").absolute().as_uri() if _is_local(store_uri(tracking_uri)) else None
         try:
             return str(client.create_experiment(model, artifact_location=place))
         except MlflowException:  # another process was faster
@@ -155,7 +156,7 @@ def register(
         elif version.tags.get("verdict_sha256") != facts["verdict_sha256"]:
             _judge_again(client, model, version, facts)
         client.set_registered_model_alias(model, CHALLENGER, str(version.version))
-        return Registered(int(version.version), version.run_id, created, run_url(_uri(tracking_uri), experiment, version.run_id))
+        return Registered(int(version.version), version.run_id, created, run_url(store_uri(tracking_uri), experiment, version.run_id))
 
 
 def run_url(uri: str, experiment: str, run_id: str) -> str:
