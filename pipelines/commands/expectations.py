@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import store
+from pipelines.errors import must
 from pipelines.suite import SUITE, read_suite
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def accept(report: Callable[[str], None] = print, *, dry_run: bool = False, path
     """Take the data as it is now for the ordinary: recompute generated expectations, leave hand-written ones, and report what changed.
 
     The data is `data/ingest/table.parquet`, or the source of params.yaml where ingest has not run. With `dry_run` nothing is written. Raises
-    ExpostError where neither is there.
+    ExpostError where neither is there, or where params.yaml declares other columns than that table was made with.
     """
     table, schema = _current()
     old: dict[str, Any] = read_suite(path, empty_is_fine=True) if path.exists() else {"expectations": []}
@@ -267,15 +268,19 @@ def _change(before: dict[str, Any] | None, after: dict[str, Any] | None) -> Chan
 def _current() -> tuple[pl.DataFrame, dict[str, Any]]:
     import polars as pl
 
-    table = store.stage_path("ingest", "table.parquet")
-    if table.exists():
-        return pl.read_parquet(table), store.read_json(store.stage_path("ingest", "schema.json"))
     from pipelines.ingest import read_source, schema_of, type_table
     from pipelines.params import load
     from pipelines.params.ingest import Ingest
     from pipelines.tables import raw_path
 
-    ingest = load(Ingest)
+    ingest, table = load(Ingest), store.stage_path("ingest", "table.parquet")
+    if table.exists():
+        schema = store.read_json(store.stage_path("ingest", "schema.json"))
+        declared = schema_of(ingest, 0, [])
+        if any(schema[name] != declared[name] for name in ("target", "classes", "columns")):
+            got = "params.yaml declares other columns, roles or classes since it ran"
+            raise must("data/ingest must be made with the section ingest of params.yaml as it is now", got, "Run `dvc repro ingest` first.")
+        return pl.read_parquet(table), schema
     frame = read_source(raw_path(ingest.source, "table"), ingest)
     return type_table(frame, ingest), schema_of(ingest, len(frame), [])
 

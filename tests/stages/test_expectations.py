@@ -13,6 +13,7 @@ import pytest
 from pipelines import validate
 from pipelines.commands.expectations import GENERATED, accept, merge, propose, suite_text, value_range
 from pipelines.commands.proposals import Wishes, propose_columns
+from pipelines.errors import ExpostError
 from pipelines.tables import as_text, class_names, read_table, typed
 from tests.conftest import real_table
 
@@ -164,7 +165,19 @@ def ingested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[pl.DataFr
     table.write_parquet("data/ingest/table.parquet")
     Path("data/ingest/schema.json").write_text(json.dumps(schema))
     Path("data/expectations.json").write_text(suite_text(propose(table, schema)))
+    declared = {column["name"]: {"role": column["role"], "kind": column["kind"]} for column in kinds}
+    ingest = {"source": "t.csv", "target": "y", "classes": ["no", "yes"], "columns": declared}
+    Path("params.yaml").write_text(json.dumps({"ingest": ingest}))
     return table, schema
+
+
+def test_accept_refuses_a_table_made_with_other_roles(ingested: tuple[pl.DataFrame, dict[str, Any]]) -> None:
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace('"c": {"role": "feature"', '"c": {"role": "ignored"'))
+    before = Path("data/expectations.json").read_text()
+    with pytest.raises(ExpostError, match="Run `dvc repro ingest` first"):
+        accept(lambda _: None)
+    assert Path("data/expectations.json").read_text() == before
 
 
 def test_accept_changes_what_moved_and_nothing_else(ingested: tuple[pl.DataFrame, dict[str, Any]]) -> None:
