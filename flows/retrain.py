@@ -6,6 +6,7 @@ import contextlib
 import logging
 import subprocess
 import threading
+from datetime import datetime
 from typing import Any
 
 from prefect import flow, get_run_logger, task
@@ -39,7 +40,11 @@ class _OwnMessageOnly(logging.Filter):
         return not repeats
 
 
-@flow(name="retrain", flow_run_name="retrain", log_prints=True)
+def _run_name() -> str:
+    return f"retrain {datetime.now().astimezone():%Y-%m-%d %H:%M}"
+
+
+@flow(name="retrain", flow_run_name=_run_name, log_prints=True)
 def retrain() -> State[Any]:
     """Bring the workspace up to date and publish the result; ends Completed, Completed as "Blocked", or Failed with one message."""
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.task_engine", "prefect.flow_engine"):
