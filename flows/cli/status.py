@@ -30,13 +30,13 @@ def _show(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"model {found['model']}", title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(title=f"model {found['model']}", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in ("", "version", "verdict", "data", "weights", "policy", "registered"):
         table.add_column(name, no_wrap=True)
     for role in ("champion", "challenger"):
         entry = found[role]
         digests = [str(entry[name])[:8] for name in ("data_digest", "weights_sha256", "policy_sha256")] if entry else []
-        when = str(entry["registered_at"])[:16].replace("T", " ") if entry else ""
+        when = str(entry["registered_at"])[:10] if entry else ""
         table.add_row(role, *([str(entry["version"]), entry["verdict"], *digests, when] if entry else ["none"]))
     console = Console()
     console.print(table)
