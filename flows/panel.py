@@ -89,17 +89,15 @@ def _version(outcome: Outcome, read: dict[str, Any]) -> Section:
 
 
 def _next(outcome: Outcome) -> Section:
+    score = "expost predict new.csv scored.csv"
+    commands = [(score, "score new rows with the champion")]
     if outcome.blocked:
-        commands = (
-            "expost status                        which version reigns, and why",
-            "make ui                              the runs, their plots and the model card",
-        )
-    else:
-        commands = (
-            "expost predict new.csv scored.csv    score new rows with the champion",
-            "make ui                              the runs, their plots and the model card",
-        )
-    return Section("Next", lines=commands)
+        commands = [("expost status", "which version reigns, and why")]
+        if outcome.verdict == "INSUFFICIENT_DATA" and outcome.version is not None:
+            commands.append((f"{score} --version {outcome.version}", "score with this version"))
+    commands.append(("make ui", "runs, plots, model card"))
+    width = max(len(command) for command, _ in commands) + 3
+    return Section("Next", lines=tuple(f"{command:<{width}}{said}" for command, said in commands))
 
 
 def _number(value: float | None, digits: int = 3) -> str:
