@@ -24,7 +24,7 @@ GUARDS = ("log_loss", "brier", "v_information")
 TITLES = {"utility": "utility", "log_loss": "log loss", "brier": "Brier score", "v_information": "V-information"}
 #: Direction in which a guard is worse, and the unit it is measured in.
 WORSE = {"log_loss": 1.0, "brier": 1.0, "v_information": -1.0}
-UNITS = {"log_loss": "nats", "brier": "points", "v_information": "bits"}
+UNITS = {"log_loss": "nats", "brier": "Brier points", "v_information": "bits"}
 #: Probability with which the rows named by `rows_needed` let an equally good challenger pass.
 POWER = 0.8
 
@@ -214,7 +214,11 @@ def _utility(evidence: Evidence, settings: Settings) -> Criterion:
     if interval.high < 0:
         return replace(measured, verdict=FAIL, bound=interval.high, reason=f"{text}: worse, the upper bound lies below 0.")
     needed = _needed(difference, evidence.reach, margin, evidence, settings.alpha) if margin > 0 else None
-    rest = f"about {needed} rows are needed to see that an equally good challenger is one" if needed else "only clearly better ones pass"
+    rest = (
+        f"about {needed} holdout rows are needed to see that an equally good challenger is one"
+        if needed
+        else "only clearly better ones pass"
+    )
     reason = f"{text}: too few rows to tell, the lower bound does not lie above {goal}; {rest}."
     return replace(measured, verdict=INSUFFICIENT, rows_needed=needed, reason=reason)
 
@@ -317,5 +321,5 @@ def _beats(name: str, ours: Floats | None, reference: Floats | None, evidence: E
     if interval.high < 0:
         return replace(made, verdict=FAIL, bound=sign * interval.high, reason=f"{text}: surely worse.")
     needed = _needed(better, distance, interval.mean, evidence, settings.alpha) if interval.mean > 0 else None
-    rest = f"; about {needed} rows are needed if the difference is as measured" if needed else ""
+    rest = f"; about {needed} holdout rows are needed if the difference is as measured" if needed else ""
     return replace(made, verdict=INSUFFICIENT, rows_needed=needed, reason=f"{text}: not surely better, too few rows to tell{rest}.")
