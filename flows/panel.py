@@ -92,7 +92,7 @@ def _next(outcome: Outcome) -> Section:
     score = "expost predict new.csv scored.csv"
     commands = [(score, "score new rows with the champion")]
     if outcome.blocked:
-        commands = [("expost status", "which version reigns, and why")]
+        commands = [("expost status", "who reigns, and why")]
         if outcome.verdict == "INSUFFICIENT_DATA" and outcome.version is not None:
             commands.append((f"{score} --version {outcome.version}", "score with this version"))
     commands.append(("make ui", "runs, plots, model card"))
