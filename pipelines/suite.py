@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ def read_suite(path: Path = SUITE, *, empty_is_fine: bool = False) -> dict[str, 
         for key in set(item) - set(KEYS):
             raise must(f"{where} may have the keys {', '.join(KEYS)}", f"it has {key!r}{nearest(key, KEYS)}", "Mend the key.")
     return suite
+
+
+def without_ignored(suite: dict[str, Any], columns: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """The suite without what `init` generated for columns that have the role ignored by now, and their names.
+
+    A declared column that is absent stops `ingest`, so a generated expectation without its column means that the role was changed.
+    Expectations written by hand stay as they are.
+    """
+    kept, ignored = [], set[str]()
+    for item in suite["expectations"]:
+        kwargs = item.get("kwargs", {})
+        if (item.get("meta") or {}).get("generated"):
+            if kwargs.get("column") is not None and kwargs["column"] not in columns:
+                ignored.add(kwargs["column"])
+                continue
+            if "column_set" in kwargs:
+                kwargs = {**kwargs, "column_set": [name for name in kwargs["column_set"] if name in columns]}
+        kept.append({**item, "kwargs": kwargs})
+    return {**suite, "expectations": kept}, sorted(ignored)
 
 
 def nearest(name: str, known: Any) -> str:

@@ -16,7 +16,7 @@ from pipelines.datachecks import SAMPLE, Check, repeated, table_checks
 from pipelines.errors import ExpostError, must
 from pipelines.params import load
 from pipelines.params.validate import Validate
-from pipelines.suite import SUITE, nearest, read_suite, short
+from pipelines.suite import SUITE, nearest, read_suite, short, without_ignored
 
 TABLE = store.stage_path("ingest", "table.parquet")
 #: A failed stage leaves no outputs, so the page of a failed run lies here; git-ignored.
@@ -39,6 +39,9 @@ def main() -> None:
     """Check `data/ingest/table.parquet`; raises ExpostError listing every violated check, then writes nothing under `data/validate`."""
     options, suite = load(Validate), read_suite()
     table, schema = read_table(), store.read_json(store.stage_path("ingest", "schema.json"))
+    suite, ignored = without_ignored(suite, table.columns)
+    if ignored:
+        print(f"left out, for they have the role ignored now: the generated expectations of {', '.join(ignored)}")
     checks = table_checks(table, schema, allow_separating=options.allow_separating, allow_look_alikes=options.allow_look_alikes)
     outcome = run_suite(suite, table)
     checks = sorted(checks, key=lambda check: check.ok) + [_as_check(result, table.columns) for result in outcome.results]

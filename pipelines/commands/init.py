@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ def init_workspace(
     schema = {"target": target, "classes": classes, "columns": [vars(p) for p in proposals if p.role != "ignored"]}
     suite = suite_text(propose(_typed(frame, ingest), schema))
     _write({PARAMS: render(sections, _about(proposals, utility)), SUITE: suite}, report)
+    from pipelines.commands.mirror import MIRROR
+
+    shutil.rmtree(MIRROR, ignore_errors=True)  # it may hold another model's champion; the next sync fills it again
     for sentence in assumed:
         report(sentence)
     report("Written: params.yaml and data/expectations.json. Next: look at them, then `expost retrain`.")

@@ -75,6 +75,14 @@ def test_the_committed_defaults_are_what_init_writes(init: Init) -> None:
     assert params()["ingest"]["classes"] == ["benign", "malignant"]
 
 
+def test_another_models_champion_is_not_what_the_new_table_is_judged_against(init: Init) -> None:
+    mirror = Path("mlflow/champion")
+    mirror.mkdir(parents=True)
+    (mirror / "status.json").write_text('{"state": "champion", "version": 3}')
+    init(small(), "y", positive="yes")
+    assert not mirror.exists(), "unsynced until the next sync"
+
+
 def test_every_line_has_a_comment_and_every_option_is_shown(init: Init) -> None:
     init(small(), "y", positive="yes")
     lines = Path("params.yaml").read_text().splitlines()

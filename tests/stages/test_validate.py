@@ -226,3 +226,20 @@ def test_an_ignored_role_is_not_judged(table: pl.DataFrame) -> None:
     write_table(table.with_columns(age=pl.lit(1.0)), KINDS, {"age": "cost"})
     validate.main()
     assert Path("data/validate/result.json").exists()
+
+
+def test_a_column_that_is_ignored_now_takes_its_generated_expectations_along(
+    table: pl.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = {"type": "expect_table_columns_to_match_set", "kwargs": {"column_set": ["age", "city", "y"], "exact_match": False}}
+    city = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "city"}}
+    write_table(table.drop("city"), {"age": "number"})
+    write_suite(AGE, *({**item, "meta": {"generated": True}} for item in (columns, city)))
+    validate.main()
+    assert "role ignored now: the generated expectations of city" in capsys.readouterr().out
+
+
+def test_an_expectation_written_by_hand_stays_whatever_the_roles(table: pl.DataFrame) -> None:
+    write_table(table.drop("city"), {"age": "number"})
+    write_suite(AGE, {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "city"}})
+    assert "the table has no column 'city'" in failure()
