@@ -206,7 +206,9 @@ def _log_run(client: MlflowClient, run_id: str, facts: Mapping[str, str]) -> Non
 
 
 def _log_model(client: MlflowClient, experiment: str, run_id: str, folder: Path, facts: Mapping[str, str]) -> tuple[str, str]:
-    """Upload the model, its manifest last, and verify what arrived; returns (where it lies, its id)."""
+    """Upload the model, its manifest last, verify what arrived and link it to the run; returns (where it lies, its id)."""
+    from mlflow.entities import LoggedModelOutput
+
     logged = client.create_logged_model(experiment, name="bundle", source_run_id=run_id, tags=dict(facts), model_type="expost")
     with tempfile.TemporaryDirectory() as scratch:
         local, last = Path(scratch) / "model", Path(scratch) / "manifest"
@@ -217,6 +219,7 @@ def _log_model(client: MlflowClient, experiment: str, run_id: str, folder: Path,
         client.log_model_artifacts(logged.model_id, str(last), "artifacts/bundle")
         _fetch(f"{logged.artifact_location}/artifacts/bundle", Path(scratch) / "arrived", facts["bundle_sha256"])
     client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.artifact_location), str(logged.model_id)
 
 

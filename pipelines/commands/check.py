@@ -95,6 +95,11 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
             faults.append(f"split.columns must name columns that are read, however: {name!r} {got}. {remedy}")
     if split.by == "column" and split.column is not None:
         faults += _declaring_column(ingest, split.column.name)
+        if "holdout" not in split.column.parts.values() and ingest.holdout_source is None:
+            faults.append(
+                "split.column.parts must declare a holdout, however: no value stands for it. Declare one, or give ingest.holdout_source: "
+                "without rows that training never saw nothing can be judged."
+            )
     if split.by == "time" and not any(column.role == "time" for column in ingest.columns.values()):
         faults.append("split.by: time must have a column with the role time, however: none has. Give one that role under ingest.columns.")
     return faults

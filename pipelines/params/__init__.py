@@ -46,7 +46,7 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
         raise must(
             f"{path} must exist",
             "it is missing",
-            "Run expost in the workspace's root, or make one with `expost init TABLE --target COLUMN`.",
+            "Run expost in the root of a workspace: a clone of the project, where dvc.yaml is.",
         )
     values = read_yaml(path)
     if not isinstance(values, dict):

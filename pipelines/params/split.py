@@ -61,6 +61,16 @@ class Declared(Section):
     name: str
     parts: dict[str, Literal["train", "valid", "calib", "holdout", "rest"]]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        lacking = [] if "rest" in self.parts.values() else [part for part in ("train", "valid", "calib") if part not in self.parts.values()]
+        if lacking:
+            raise ValueError(
+                f"the declared parts must hold train, valid and calib, however: no value stands for {', '.join(lacking)}. Declare one, or let a "
+                'value be "rest", which spreads its rows over the three.'
+            )
+        return self
+
 
 _EXAMPLES = {
     "time": 'time: {valid_from: "2024-01-01", calib_from: "2024-03-01", holdout_from: "2024-06-01"}',

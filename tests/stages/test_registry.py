@@ -131,6 +131,8 @@ def test_the_run_holds_what_was_done(ready: Path) -> None:
     assert run.data.params["utility.matrix.bad.pass"] == "-5"
     assert run.data.metrics["holdout.challenger.utility.mean"] == -0.5
     assert len(client().get_metric_history(run.info.run_id, "valid_log_loss")) == 4
+    (model,) = run.outputs.model_outputs
+    assert client().get_logged_model(model.model_id).tags["bundle_sha256"] == run.data.tags["bundle_sha256"]
     (dataset,) = run.inputs.dataset_inputs
     assert dataset.dataset.digest == DATA
     logged = {
