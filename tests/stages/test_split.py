@@ -172,8 +172,8 @@ def test_the_rows_needed_are_enough_19_times_in_20_and_not_many_too_many(least: 
         ({**BY_TIME, "time": {**BY_TIME["time"], "valid_from": "1972-01-01"}}, COLUMNS, "must follow each other"),
         ({**BY_TIME, "time": {**BY_TIME["time"], "valid_from": "1.3.1971"}}, COLUMNS, "must be ISO 8601"),
         ({**BY_TIME, "time": {**BY_TIME["time"], "holdout_from": "1999-01-01"}}, COLUMNS, "holdout has 0 rows.*split.time"),
-        ({"by": "column", "column": {"name": "fold", "parts": {"0": "holdout"}}}, COLUMNS, r"\['1', '2'\] have no part"),
-        ({"by": "column", "column": {"name": "price", "parts": {"0": "holdout"}}}, COLUMNS, "kind category or boolean"),
+        ({"by": "column", "column": {"name": "fold", "parts": {"0": "holdout", "1": "rest"}}}, COLUMNS, r"\['2'\] have no part"),
+        ({"by": "column", "column": {"name": "price", "parts": {"0": "holdout", "1": "rest"}}}, COLUMNS, "kind category or boolean"),
     ],
 )
 def test_a_rule_that_does_not_fit_is_refused(section: dict[str, Any], columns: dict[str, Any], message: str) -> None:
