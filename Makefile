@@ -32,8 +32,8 @@ retrain: $(READY)  ## data -> training -> decision policy -> gate -> registered 
 repro: $(READY)  ## the same computation with DVC alone: no Prefect, no MLflow
 	expost sync --data-only && dvc repro
 
-test: $(READY)  ## all tests
-	python -m pytest -q
+test: $(READY)  ## all tests, two files at a time
+	python -m pytest -q --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	ruff check . && ruff format --check . && mypy

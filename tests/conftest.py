@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ import pipelines  # noqa: F401  telemetry off before anything else is imported
 # A loaded machine is no failure, and what decides whether a change lands must not be drawn by lot.
 settings.register_profile("expost", deadline=None, derandomize=os.environ.get("CI") == "true")
 settings.load_profile("expost")
+
+logging.raiseExceptions = False  # Prefect says good-bye when pytest has closed the streams already
 
 ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("EXPOST_DATA", ROOT / "../shared/data")).resolve()

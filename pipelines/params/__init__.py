@@ -46,7 +46,7 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
         raise must(
             f"{path} must exist",
             "it is missing",
-            "Run expost in the root of a workspace: a clone of the project, where dvc.yaml is.",
+            "Run expost in the root of a workspace (a clone of the project, where dvc.yaml is); there, `expost init TABLE --target COLUMN` makes it.",
         )
     values = read_yaml(path)
     if not isinstance(values, dict):
