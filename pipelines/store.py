@@ -127,15 +127,22 @@ def check_params() -> None:
         raise ExpostError(said.removeprefix("error: "))
 
 
-def run_stage(main: Callable[[], None], *, checks: bool = True) -> None:
-    """Run a stage's `main` after a check of params.yaml; an ExpostError is one message on stderr and ends the process with code 1."""
+@contextmanager
+def one_message() -> Iterator[None]:
+    """End the process with code 1 and one message on stderr where the block raises an ExpostError or is interrupted."""
     try:
-        if checks:
-            check_params()
-        main()
+        yield
     except ExpostError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("error: interrupted; nothing half-written was left, the next run goes on", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def run_stage(main: Callable[[], None], *, checks: bool = True) -> None:
+    """Run a stage's `main` after a check of params.yaml; an ExpostError is one message on stderr and ends the process with code 1."""
+    with one_message():
+        if checks:
+            check_params()
+        main()

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import typer
 
-from pipelines.errors import ExpostError
+from pipelines.store import one_message
 
 COMMANDS = ("init", "retrain", "predict", "status", "schedule", "expectations", "check", "sync", "ui")
 
@@ -56,11 +56,5 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
 def main() -> None:
     """Run the command line; expected errors are one message on stderr and exit code 1."""
     sys.excepthook = _unexpected
-    try:
+    with one_message():
         typer.main.get_command(app)()  # calling the app itself would put typer's own hook in the place of ours
-    except ExpostError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("error: interrupted; nothing half-written was left, the next run goes on", file=sys.stderr)
-        raise SystemExit(1) from None

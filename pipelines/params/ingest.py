@@ -21,11 +21,6 @@ class Column(Section):
         """Whether training sees the column."""
         return self.role in ("feature", "feature+cost")
 
-    @property
-    def is_cost(self) -> bool:
-        """Whether decide and later stages may read the column."""
-        return self.role in ("cost", "feature+cost")
-
 
 class Ingest(Section):
     """Where the table comes from and what its columns are.
