@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store, tables
+from pipelines import store, tables, utilities
 from pipelines.core import calibration, encode, policy
+from pipelines.core.utility import expected_utility
 from pipelines.errors import ExpostError, must
 from pipelines.scoring import Network, Scores
 
@@ -46,6 +47,15 @@ class Encoded:
     def __iter__(self) -> Any:
         """Unpack as (numbers, categories, unseen)."""
         return iter((self.numbers, self.categories, self.unseen))
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Probabilities (n, K) under the policy's class prior, action numbers (n,), and the expected utility (n,) of the actions taken."""
+
+    probability: NDArray[np.float64]
+    actions: NDArray[np.int64]
+    expected: NDArray[np.float64]
 
 
 def _joined(digests: Mapping[str, str], names: tuple[str, ...]) -> str:
@@ -147,9 +157,23 @@ class Bundle:
         return list(self.policy["actions"])
 
     @property
-    def utility(self) -> NDArray[np.float64]:
-        """The utility matrix (K, A) that the policy was made for."""
-        return np.asarray(self.policy["matrix"], dtype=np.float64)
+    def cost_columns(self) -> list[str]:
+        """The columns that the policy's utility reads from a row: none where its cells are numbers."""
+        return utilities.columns(self.policy["matrix"])
+
+    def utility(self, frame: pl.DataFrame | None, rows: pl.Series | None = None) -> NDArray[np.float64]:
+        """The utility that the policy was made for: (K, A), or (n, K, A) for the rows of `frame` where cells are expressions.
+
+        Raises ExpostError where a column of an expression is missing from `frame`, or a value of it is missing or not finite.
+        """
+        names = self.cost_columns
+        if not names:
+            return utilities.values(self.policy["matrix"])
+        assert frame is not None, "utilities that differ by row need the rows"
+        kinds = {column["name"]: column["kind"] for column in (*self.schema["columns"], *self.schema["others"])}
+        present = {name: kinds[name] for name in names if name in frame.columns and name in kinds}
+        read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in present.items()}
+        return utilities.values(self.policy["matrix"], tables.typed(frame, read_as, rows), rows)
 
     @cached_property
     def network(self) -> Network:
@@ -220,9 +244,11 @@ class Bundle:
         """Calibrated probabilities (n, K) of logits (n, K)."""
         return calibration.apply(self.calibrator, logits)
 
-    def actions(self, probability: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Action numbers (n,) of calibrated probabilities (n, K)."""
-        return policy.apply(self.policy, probability)
+    def decide(self, calibrated: NDArray[np.float64], frame: pl.DataFrame | None = None, rows: pl.Series | None = None) -> Decided:
+        """What the policy does with calibrated probabilities (n, K); `frame` has the rows' cost columns where the utility reads them."""
+        U = self.utility(frame, rows)
+        probability, actions = policy.corrected(self.policy, calibrated), policy.apply(self.policy, calibrated, U)
+        return Decided(probability, actions, expected_utility(probability, U)[np.arange(len(actions)), actions])
 
 
 def _refuse_infinite(series: pl.Series, rows: pl.Series | None) -> None:
@@ -261,13 +287,14 @@ def main(arguments: list[str]) -> None:
         raise ExpostError("usage: python -m pipelines.bundle BUNDLE TABLE ROWS OUT")
     folder, table, rows, out = map(Path, arguments)
     bundle = Bundle.load(folder)
-    encoded = bundle.encode(pl.read_parquet(table)[np.load(rows, allow_pickle=False)])
+    frame = pl.read_parquet(table)[np.load(rows, allow_pickle=False)]
+    encoded = bundle.encode(frame)
     logits = bundle.score(encoded.numbers, encoded.categories).logits
     probability = bundle.probabilities(logits)
     heavy = sorted({"torch", "lightning", "prefect", "mlflow", "sklearn"} & set(sys.modules))
     if {"torch", "prefect", "mlflow"} & set(heavy):
         raise must("scoring must not import torch, prefect or mlflow", ", ".join(heavy), "Keep these imports out of bundle.py and core.")
-    for name, values in (("logits", logits), ("probabilities", probability), ("actions", bundle.actions(probability))):
+    for name, values in (("logits", logits), ("probabilities", probability), ("actions", bundle.decide(probability, frame).actions)):
         np.save(out / f"{name}.npy", values)
 
 

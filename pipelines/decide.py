@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import store, utilities
 from pipelines.core import crossfit, policy, threshold
 from pipelines.core.bounds import Interval, mean_interval
 from pipelines.core.utility import difference_range, obtained, regret, scale, trivial, value_range
@@ -59,7 +59,7 @@ def main() -> None:
     """Read split and calibrate, write `data/decide`."""
     options, utility = load(Decide), load(Utility)
     calib = read_calib()
-    U = utility.array(calib.classes)
+    U = utilities.values(utility.cells(calib.classes))
     names: list[str] = [name for name in dict.fromkeys(("analytic", *options.policies)) if name != "exact" or U.shape[1] == 2]
     per_row = {name: crossfitted_utility(name, calib, U, options) for name in names}
     probability, labels = calib.pooled()
@@ -71,7 +71,7 @@ def main() -> None:
         chosen,
         classes=calib.classes,
         actions=utility.actions,
-        U=U,
+        cells=utility.cells(calib.classes),
         unit=utility.unit,
         offsets=tuned[chosen].offsets,
         prices=tuned[chosen].prices,

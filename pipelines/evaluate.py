@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import store, utilities
 from pipelines.bundle import Bundle
 from pipelines.core import evaluation, partition, policy, representation
 from pipelines.core.evaluation import Display, Rows, Scored
@@ -66,7 +66,7 @@ def read_table() -> Table:
     )
     frame = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
     classes = list(meta["classes"])
-    U = utility.array(tuple(classes))
+    U = utilities.values(utility.cells(tuple(classes)), frame)
     return Table(frame, labels, groups, row_hash, parts, meta["rule"], classes, list(utility.actions), U, utility.unit)
 
 
@@ -80,7 +80,8 @@ def score(bundle: Bundle, frame: pl.DataFrame, order: list[int]) -> Scored:
     usable = np.isfinite(probability).all(axis=1)
     actions = np.full(frame.height, -1, dtype=np.int64)
     if usable.any():
-        actions[usable] = bundle.actions(probability[usable])
+        decided = bundle.decide(probability[usable], frame.filter(usable))
+        probability[usable], actions[usable] = decided.probability, decided.actions
     return Scored(probability[:, order], actions, scores.embedding.astype(np.float64))
 
 

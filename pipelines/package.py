@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from pipelines import store
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.errors import must
+
+if TYPE_CHECKING:
+    import polars as pl
 
 TOLERANCE = 1e-5
 SOURCES = {
@@ -87,8 +90,9 @@ def difference(scored: dict[str, NDArray[Any]], bundle: Bundle) -> float:
             "Run `dvc repro` again.",
         )
     # A row on the policy's edge may fall either way by a rounding; any other disagreement is an error.
-    changed = np.flatnonzero(scored["actions"] != bundle.actions(shipped))
-    certain = [row for row in changed if _decided(bundle, shipped[row])]
+    frame = _cost_columns(bundle, rows)
+    changed = np.flatnonzero(scored["actions"] != bundle.decide(shipped, frame).actions)
+    certain = [row for row in changed if _decided(bundle, shipped[row], None if frame is None else frame[[int(row)]])]
     if certain:
         raise must(
             "the bundle must reproduce the pipeline's actions",
@@ -98,11 +102,22 @@ def difference(scored: dict[str, NDArray[Any]], bundle: Bundle) -> float:
     return worst
 
 
-def _decided(bundle: Bundle, probability: NDArray[np.float64]) -> bool:
+def _cost_columns(bundle: Bundle, rows: NDArray[np.int64]) -> pl.DataFrame | None:
+    """The columns of these table rows that the policy's utility reads; None where it reads none."""
+    import polars as pl
+
+    names = bundle.cost_columns
+    return pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")), columns=names)[rows] if names else None
+
+
+def _decided(bundle: Bundle, probability: NDArray[np.float64], row: pl.DataFrame | None) -> bool:
     """Whether moving each class's probability by the tolerance leaves the action as it is."""
+    import polars as pl
+
     steps = np.concatenate([np.eye(len(probability)), -np.eye(len(probability))]) * TOLERANCE
     moved = np.clip(probability + steps, 0, None)
-    return len(set(bundle.actions(moved / moved.sum(axis=1, keepdims=True)).tolist())) == 1
+    frame = None if row is None else pl.concat([row] * len(moved))
+    return len(set(bundle.decide(moved / moved.sum(axis=1, keepdims=True), frame).actions.tolist())) == 1
 
 
 def main() -> None:

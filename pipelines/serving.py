@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow.pyfunc
-import numpy as np
 import pandas as pd
 import polars as pl
 from mlflow.models import set_model
@@ -24,12 +23,12 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is not 
         """Score the rows of a data frame; missing values are allowed, missing columns are not."""
         bundle = self.bundle
         given = model_input.astype(object).where(model_input.notna(), None)  # else a missing category would be the text "NaN"
-        encoded = bundle.encode(pl.DataFrame({str(name): given[name].to_list() for name in given}, strict=False))
-        probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
-        action = bundle.actions(probability)
-        result = {f"probability_{name}": probability[:, k] for k, name in enumerate(bundle.classes)}
-        utility = (probability @ bundle.utility)[np.arange(len(action)), action]
-        return pd.DataFrame({**result, "action": [bundle.actions_named[a] for a in action], "expected_utility": utility})
+        frame = pl.DataFrame({str(name): given[name].to_list() for name in given}, strict=False)
+        encoded = bundle.encode(frame)
+        decided = bundle.decide(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits), frame)
+        result = {f"probability_{name}": decided.probability[:, k] for k, name in enumerate(bundle.classes)}
+        action = [bundle.actions_named[a] for a in decided.actions]
+        return pd.DataFrame({**result, "action": action, "expected_utility": decided.expected})
 
 
 set_model(Served())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from pipelines import utilities
 from pipelines.errors import ExpostError, must
 from pipelines.params import ASYMMETRIC, Section, parse, read_params
 from pipelines.params.calibrate import Calibrate
@@ -68,7 +69,8 @@ def _disagreements(sections: dict[str, Section]) -> list[str]:
     validate = sections.get("validate")
     if isinstance(ingest, Ingest) and isinstance(utility, Utility):
         try:
-            utility.array(ingest.classes)
+            cells = utility.cells(ingest.classes)
+            utilities.check_columns(cells, {name: column.role for name, column in ingest.columns.items()})
         except ExpostError as error:
             faults.append(str(error))
     if isinstance(ingest, Ingest) and isinstance(split, Split):

@@ -56,7 +56,7 @@ class InitSummary:
     classes: tuple[str, ...]
     rows: int
     columns: tuple[Proposal, ...]
-    utility: dict[str, dict[str, float]]
+    utility: dict[str, dict[str, float | str]]
     assumptions: tuple[str, ...]
     files: tuple[str, ...]
 

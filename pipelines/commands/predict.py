@@ -185,10 +185,8 @@ def _score(bundle: Bundle, frame: pl.DataFrame, *, first_row: int) -> tuple[pl.D
 
     numbers = pl.Series(range(first_row, first_row + len(frame)), dtype=pl.Int64)
     encoded = bundle.encode(frame, numbers)
-    probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
-    actions = bundle.actions(probability)
-    expected = (probability @ bundle.utility)[np.arange(len(actions)), actions]
-    values: list[Any] = [*probability.T, np.array(bundle.actions_named)[actions].tolist(), expected]
+    decided = bundle.decide(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits), frame, numbers)
+    values: list[Any] = [*decided.probability.T, np.array(bundle.actions_named)[decided.actions].tolist(), decided.expected]
     return pl.DataFrame(dict(zip(_columns(bundle), values, strict=True))), encoded.unseen
 
 

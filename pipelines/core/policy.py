@@ -3,7 +3,9 @@
 A policy is the analytic rule, the action with the highest expected utility, after `offsets` were added to the classes'
 log-probabilities and `prices` (in the utility's unit) were taken off the actions. All zero, it is the analytic rule itself. For two
 classes and two actions the offsets hold every cut-off on the probability; for more classes and two actions one price holds
-every cut-off on the difference of the expected utilities.
+every cut-off on the difference of the expected utilities. A limit on an action's share is a price above zero, a requirement on a
+class's recall an offset of that class, and a class prior other than the data's a correction of the probabilities before all this.
+`U` is `(K, A)`, or `(n, K, A)` where costs differ by row; prices are then in the same unit for every row.
 """
 
 from __future__ import annotations
@@ -30,25 +32,40 @@ def analytic_actions(probability: Any, U: Any) -> Int:
 
 
 def decide(probability: Any, U: Any, offsets: Any = None, prices: Any = None) -> Int:
-    """Actions `(n,)` for `probability` `(n, K)` under `U` `(K, A)`, with class `offsets` `(K,)` (log units) and action `prices` `(A,)`."""
-    p = np.asarray(probability, dtype=np.float64).T
-    shift = np.zeros(len(p)) if offsets is None else np.asarray(offsets, dtype=np.float64)
+    """Actions `(n,)` for `probability` `(n, K)` under `U`, with class `offsets` `(K,)` (log units) and action `prices` `(A,)`."""
+    p, matrix = np.asarray(probability, dtype=np.float64), np.asarray(U, dtype=np.float64)
+    shift = np.zeros(p.shape[1]) if offsets is None else np.asarray(offsets, dtype=np.float64)
     weight = np.exp(shift - shift.max())
-    total = weight @ p  # shifted probabilities are p * weight / total; one row at a time has the same order without the division
-    expected_regret = (regret_matrix(U).T * weight) @ p
+    total = p @ weight  # shifted probabilities are p * weight / total; one row at a time has the same order without the division
+    lost = regret_matrix(matrix)
+    expected_regret = (lost.T * weight) @ p.T if matrix.ndim == 2 else np.einsum("nk,nka->an", p * weight, lost)
     if prices is not None:
-        expected_regret += np.asarray(prices, dtype=np.float64)[:, None] / (scale(U) or 1.0) * total
+        unit = np.where((largest := np.asarray(scale(matrix))) > 0, largest, 1.0)
+        expected_regret += np.asarray(prices, dtype=np.float64)[:, None] * (total / unit)
     least = expected_regret.min(axis=0) + TIE * total
-    actions = np.zeros(p.shape[1], dtype=np.int64)
+    actions = np.zeros(len(p), dtype=np.int64)
     for action in reversed(range(len(expected_regret))):
         actions[expected_regret[action] <= least] = action
     return actions
 
 
+def under_prior(probability: Any, data: Any, deployment: Any) -> Float:
+    """Probabilities `(n, K)` where the class prior is `deployment` `(K,)` instead of `data` `(K,)`; Saerens et al. (2002), equation 2.4."""
+    weighted = np.asarray(probability, dtype=np.float64) * (np.asarray(deployment, dtype=np.float64) / np.asarray(data, dtype=np.float64))
+    return np.asarray(weighted / weighted.sum(axis=1, keepdims=True))
+
+
+def corrected(policy: dict[str, Any], probability: Any) -> Float:
+    """Calibrated `probability` `(n, K)` under the class prior that the policy was made for: as given where none was declared."""
+    prior = policy.get("prior")
+    p = np.asarray(probability, dtype=np.float64)
+    return p if prior is None else under_prior(p, prior["data"], prior["deployment"])
+
+
 def argmax_ignoring_costs(probability: Any, U: Any) -> Int:
     """Actions `(n,)` of who ignores the costs of errors: the best action for the most probable class; ties as in `analytic_actions`."""
-    best_action = (regret_matrix(U) <= TIE).argmax(axis=1)
-    return np.asarray(best_action[np.asarray(probability).argmax(axis=1)], dtype=np.int64)
+    best, top = (regret_matrix(U) <= TIE).argmax(axis=-1), np.asarray(probability).argmax(axis=1)
+    return np.asarray(best[top] if best.ndim == 1 else best[np.arange(len(top)), top], dtype=np.int64)
 
 
 def make(
@@ -56,33 +73,47 @@ def make(
     *,
     classes: Sequence[str],
     actions: Sequence[str],
-    U: Any,
+    cells: Sequence[Sequence[float | str]],
     unit: str,
     offsets: Any = None,
     prices: Any = None,
+    prior: dict[str, list[float]] | None = None,
 ) -> dict[str, Any]:
-    """Build a policy as plain numbers; `threshold` is its cut-off on the last class's probability where K = A = 2, else null."""
-    K, A = np.asarray(U).shape
+    """Build a policy as plain numbers; `threshold` is its cut-off on the last class's probability where K = A = 2, else null.
+
+    `cells` `K x A` are numbers, or expressions over cost columns as text; `prior` has the class shares of `data` and `deployment`.
+    """
+    K, A = len(cells), len(cells[0])
     b = [0.0] * K if offsets is None else [float(x) for x in offsets]
     c = [0.0] * A if prices is None else [float(x) for x in prices]
     return {
         "kind": kind,
         "classes": list(classes),
         "actions": list(actions),
-        "matrix": np.asarray(U, dtype=np.float64).tolist(),
+        "matrix": [list(row) for row in cells],
         "unit": unit,
         "offsets": b,
         "prices": c,
-        "threshold": threshold_of_offset(b[1] - b[0], U) if (K, A) == (2, 2) else None,
+        "prior": prior,
+        "threshold": threshold_of(b, c, cells) if (K, A) == (2, 2) and not by_row(cells) else None,
     }
 
 
-def apply(policy: dict[str, Any], probability: Any) -> Int:
-    """Actions `(n,)`, indices into `policy["actions"]`, for calibrated `probability` `(n, K)`; raises ExpostError where K differs."""
+def by_row(cells: Sequence[Sequence[float | str]]) -> bool:
+    """Whether a cell is an expression, so that utilities differ by row."""
+    return any(isinstance(cell, str) for row in cells for cell in row)
+
+
+def apply(policy: dict[str, Any], probability: Any, U: Any = None) -> Int:
+    """Actions `(n,)`, indices into `policy["actions"]`, for calibrated `probability` `(n, K)`; raises ExpostError where K differs.
+
+    `U` `(n, K, A)` are the rows' utilities where the policy's cells are expressions; else the policy's own matrix is used.
+    """
     p = np.asarray(probability, dtype=np.float64)
     if p.ndim != 2 or p.shape[1] != len(policy["classes"]):
         raise must(f"probabilities must have one column per class {policy['classes']}", f"got the shape {p.shape}", "Run decide again.")
-    return decide(p, policy["matrix"], policy.get("offsets"), policy.get("prices"))
+    matrix = policy["matrix"] if U is None else U
+    return decide(corrected(policy, p), matrix, policy.get("offsets"), policy.get("prices"))
 
 
 def analytic_threshold(U: Any) -> float:
@@ -116,3 +147,21 @@ def threshold_of_offset(offset: float, U: Any) -> float:
         return 0.0 if offset > 0 else 1.0
     first, second = _two_by_two(U)
     return float(1 / (1 + second / first * np.exp(offset)))
+
+
+def threshold_of(offsets: Any, prices: Any, U: Any) -> float:
+    """Cut-off on the last class's probability of a policy with `offsets` `(2,)` and `prices` `(2,)`, U `(2, 2)`; clipped to [0, 1].
+
+    With w = exp(offset) and prices taken off the action that is best for each class, the cut-off solves a linear equation in the odds.
+    """
+    matrix, b, c = np.asarray(U, dtype=np.float64), np.asarray(offsets, dtype=np.float64), np.asarray(prices, dtype=np.float64)
+    second = int(matrix[1].argmax())
+    if not c.any():
+        return threshold_of_offset(float(b[1] - b[0]), matrix)
+    price = float(c[second] - c[1 - second])
+    first = float(matrix[0, 1 - second] - matrix[0, second]) + price
+    last = float(matrix[1, second] - matrix[1, 1 - second]) - price
+    if first <= 0 or last <= 0:
+        return 0.0 if first <= 0 else 1.0
+    odds = first / last * float(np.exp(np.clip(b[0] - b[1], -ALWAYS, ALWAYS)))
+    return odds / (1 + odds)

@@ -102,7 +102,7 @@ def test_a_price_is_taken_off_an_action_in_the_unit_of_the_utility():
 
 def test_a_policy_is_plain_numbers_and_decides_the_same_from_a_file():
     p, U = draw((3, 4, 1))
-    made = policy.make("optuna", classes="abc", actions="wxyz", U=U, unit="points", offsets=[0, 0.3, -1], prices=[0, 1, 0, 0])
+    made = policy.make("optuna", classes="abc", actions="wxyz", cells=U.tolist(), unit="points", offsets=[0, 0.3, -1], prices=[0, 1, 0, 0])
     np.testing.assert_array_equal(
         policy.apply(json.loads(json.dumps(made, allow_nan=False)), p), policy.decide(p, U, [0, 0.3, -1], [0, 1, 0, 0])
     )

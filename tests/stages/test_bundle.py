@@ -27,7 +27,7 @@ def test_a_whole_bundle_loads_and_names_its_parts(folder: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.classes == ["good", "bad"]
     assert bundle.actions_named == ["pass", "stop"]
-    assert bundle.utility.tolist() == [[0, -1], [-5, 0]]
+    assert bundle.utility(None).tolist() == [[0, -1], [-5, 0]]
     assert bundle.schema["split"]["salt"] == "1"
     assert set(bundle.manifest["files"]) == set(FILES)
 

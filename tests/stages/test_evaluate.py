@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_bundle_on_the_raw_holdout_rows(copy: Path) -> 
     encoded = bundle.encode(table.filter(pl.Series(held)))
     probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
     y = labels[held]
-    utility = U[y, bundle.actions(probability)]
+    utility = U[y, bundle.decide(probability).actions]
     assert rows.height == held.sum() == evaluation["rows"]["holdout"]
     assert rows["challenger_probability_bad"].to_numpy() == pytest.approx(probability[:, 1], abs=1e-9)
     assert rows["challenger_utility"].to_numpy() == pytest.approx(utility)
@@ -103,7 +103,7 @@ def test_the_margin_rests_on_the_champions_gain_on_calib(copy: Path) -> None:
     bundle, parts, labels = Bundle.load("data/champion/bundle"), np.load("data/split/parts.npy"), np.load("data/split/labels.npy")
     calib = parts == 2
     encoded = bundle.encode(pl.read_parquet("data/ingest/table.parquet").filter(pl.Series(calib)))
-    actions = bundle.actions(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits))
+    actions = bundle.decide(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)).actions
     y = labels[calib]
     assert evaluation["champion_gain"]["gain"] == pytest.approx(U[y, actions].mean() - U[y].mean(axis=0).max())
     assert evaluation["champion_gain"]["rows"] == calib.sum()
