@@ -19,9 +19,8 @@ Int = NDArray[np.int64]
 def take(U: Any, rows: Any) -> Float:
     """The utilities of some of the rows, by mask or index: one matrix for all rows stays that matrix."""
     matrix = np.asarray(U, dtype=np.float64)
-    return (
-        matrix if matrix.ndim == 2 else np.compress(rows, matrix, axis=0) if np.asarray(rows).dtype == bool else matrix.take(rows, axis=0)
-    )
+    chosen = matrix if matrix.ndim == 2 else matrix[rows]
+    return np.asarray(chosen, dtype=np.float64)
 
 
 def of_class(U: Any, labels: Any) -> Float:
