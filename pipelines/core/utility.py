@@ -19,8 +19,8 @@ Int = NDArray[np.int64]
 def take(U: Any, rows: Any) -> Float:
     """The utilities of some of the rows, by mask or index: one matrix for all rows stays that matrix."""
     matrix = np.asarray(U, dtype=np.float64)
-    chosen = matrix if matrix.ndim == 2 else matrix[rows]
-    return np.asarray(chosen, dtype=np.float64)
+    chosen: Float = matrix if matrix.ndim == 2 else matrix[rows]
+    return chosen
 
 
 def of_class(U: Any, labels: Any) -> Float:
