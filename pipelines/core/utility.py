@@ -19,14 +19,13 @@ Int = NDArray[np.int64]
 def take(U: Any, rows: Any) -> Float:
     """The utilities of some of the rows, by mask or index: one matrix for all rows stays that matrix."""
     matrix = np.asarray(U, dtype=np.float64)
-    chosen: Float = matrix if matrix.ndim == 2 else matrix[rows]
-    return chosen
+    return np.asarray(matrix if matrix.ndim == 2 else matrix[rows])
 
 
 def of_class(U: Any, labels: Any) -> Float:
     """What each action is worth for each row's true class, `(n, A)`."""
     matrix, truth = np.asarray(U, dtype=np.float64), np.asarray(labels)
-    return matrix[truth] if matrix.ndim == 2 else matrix[np.arange(len(truth)), truth]
+    return np.asarray(matrix[truth] if matrix.ndim == 2 else matrix[np.arange(len(truth)), truth])
 
 
 def expected_utility(probability: Any, U: Any) -> Float:
