@@ -102,6 +102,20 @@ def check_features(table: pl.DataFrame, features: Sequence[str]) -> None:
         raise must(f"feature {name!r} must vary", got, f"Mend the source, or set ingest.columns.{name}.role to ignored in params.yaml.")
 
 
+def check_weights(table: pl.DataFrame, name: str, rows: pl.Series) -> None:
+    """Raise ExpostError where the column with the role weight, a count of identical rows, is missing, below 1 or no whole number."""
+    column = table[name]
+    wrong = column.is_null() | (column < 1).fill_null(False) | (column != column.round(0)).fill_null(False)
+    if wrong.any():
+        shown = ", ".join(
+            f"row {row}: {'missing' if value is None else f'{value:g}'}"
+            for row, value in zip(rows.filter(wrong).head(5), column.filter(wrong).head(5), strict=True)
+        )
+        rule = f"column {name!r} has the role weight: it counts how often an identical row occurred, and must hold whole numbers from 1"
+        remedy = "Mend the counts, or drop the rows with ingest.where. Costs are no weights: they belong to utility.matrix, which training never sees."
+        raise must(rule, f"{int(wrong.sum())} of {len(column)} are not ({shown})", remedy)
+
+
 def schema_of(params: Ingest, rows: int, notes: list[str]) -> dict[str, Any]:
     """The content of schema.json: target, classes, columns with a role other than ignored in the order declared, rows, notes."""
     kept = [(name, column) for name, column in params.columns.items() if column.role != "ignored"]
@@ -135,6 +149,8 @@ def main() -> None:
                 "Check the source.",
             )
         table = type_table(frame, params)
+        if params.weight is not None:
+            check_weights(table, params.weight, frame[_ROW])
         tables.append(table if params.holdout_source is None else table.with_columns(pl.lit(name == "holdout").alias(HOLDOUT)))
         notes += [note for note in notes_on(frame, len(frame), params) if note not in notes]
     table = pl.concat(tables, rechunk=True)

@@ -116,6 +116,12 @@ def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[
     return stacked, names
 
 
+def weights_of(columns: dict[str, Column], schema: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """How often each row occurred, (n,) float64: the column with the role weight, or ones."""
+    name = _with_role("weight", schema)
+    return np.ones(schema["rows"]) if name is None else np.asarray(columns[name], dtype=np.float64)
+
+
 def write(out: Path, saved: dict[str, npt.NDArray[Any]], meta: dict[str, Any]) -> None:
     """Write the arrays as <name>.npy, to be memory-mapped, and meta.json."""
     for name, array in saved.items():
@@ -138,7 +144,14 @@ def main() -> None:
     counted = sizes(assignment, labels, len(classes))
     check_sizes(counted, classes, params)
     stacked, names = feature_arrays(columns, schema)
-    aligned = {"labels": labels, "parts": assignment.parts, "groups": assignment.groups, "row_hash": assignment.row_hash}
+    weights = weights_of(columns, schema)
+    aligned = {
+        "labels": labels,
+        "weights": weights,
+        "parts": assignment.parts,
+        "groups": assignment.groups,
+        "row_hash": assignment.row_hash,
+    }
     with store.stage_folder("split") as out:
         write(out, {**stacked, **aligned}, {"rule": rule, **names, "classes": classes, "sizes": counted})
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pipelines.params import Section
 
-Role = Literal["feature", "key", "group", "time", "cost", "feature+cost", "ignored"]
+Role = Literal["feature", "key", "group", "time", "weight", "cost", "feature+cost", "ignored"]
 Kind = Literal["number", "category", "boolean", "date"]
 
 
@@ -25,7 +25,8 @@ class Column(Section):
 class Ingest(Section):
     """Where the table comes from and what its columns are.
 
-    `where` is an SQL condition over the table as it was read, ignored columns too.
+    `where` is an SQL condition over the table as it was read, ignored columns too. A column with the role weight counts identical rows
+    that stand in the table once; costs are no weights, and have no place before `decide`.
     """
 
     source: str = Field(min_length=1)
@@ -45,7 +46,20 @@ class Ingest(Section):
             raise ValueError("ingest.columns must name at least one feature, however: none has the role feature. Give one that role.")
         if sum(column.role == "group" for column in self.columns.values()) > 1:
             raise ValueError("at most one column may have the role group, however: several do. Keep the coarsest.")
+        weights = [name for name, column in self.columns.items() if column.role == "weight"]
+        if len(weights) > 1:
+            raise ValueError(
+                f"at most one column may have the role weight, however: {weights} do. Keep the one that counts identical rows."
+            )
+        if weights and self.columns[weights[0]].kind != "number":
+            kind = self.columns[weights[0]].kind
+            raise ValueError(f"a column with the role weight must be of kind number, however: {weights[0]!r} is {kind}. Change its kind.")
         return self
+
+    @property
+    def weight(self) -> str | None:
+        """Name of the column that counts identical rows, or None."""
+        return next((name for name, column in self.columns.items() if column.role == "weight"), None)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def write_upstream(*, n: int = 400, K: int = 2, slope: float = 1.0, seed: int = 
     labels = (rng.random((n, 1)) > (truth / truth.sum(axis=1, keepdims=True)).cumsum(axis=1)).sum(axis=1)
     rows = rng.permutation(np.flatnonzero(parts < 3))  # train may write its rows in any order
     for stage, arrays in {
-        "split": {"parts": parts, "labels": labels, "groups": groups},
+        "split": {"parts": parts, "labels": labels, "groups": groups, "weights": np.ones(n)},
         "train": {"rows": rows, "logits": logits[rows].astype(np.float32)},
     }.items():
         store.stage_path(stage).mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0)
     wrong = logits + off * np.eye(K)[K - 1]
     crossfitted = np.stack([softmax(wrong * (1 + 0.01 * j)) for j in range(10)])
     for stage, arrays in {
-        "split": {"labels": labels, "groups": np.arange(n)},
+        "split": {"labels": labels, "groups": np.arange(n), "weights": np.ones(n)},
         "calibrate": {"rows": np.arange(n), "folds": masks, "crossfit": crossfitted, "probabilities": softmax(wrong)},
     }.items():
         store.stage_path(stage).mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,39 @@ def test_the_same_source_gives_the_same_bytes(workspace: Path) -> None:
     assert set(first) == {"table.parquet", "schema.json"}
 
 
+COUNTED = {"columns": {"x": {"role": "feature", "kind": "number"}, "n": {"role": "weight", "kind": "number"}}}
+
+
+def test_a_weight_counts_identical_rows(workspace: Path) -> None:
+    assert run("x,n,label\n1,193081,no\n2,1.0,yes\n", **COUNTED)["n"].to_list() == [193081.0, 1.0]
+    schema = json.loads(Path("data/ingest/schema.json").read_text())
+    assert schema["columns"][1] == {"name": "n", "role": "weight", "kind": "number"}
+
+
+@pytest.mark.parametrize(("value", "shown"), [("0", "0"), ("-3", "-3"), ("2.5", "2.5"), ("", "missing")])
+def test_a_weight_that_is_no_count_is_refused(workspace: Path, value: str, shown: str) -> None:
+    with pytest.raises(ExpostError, match=rf"'n' has the role weight: it counts.*whole numbers from 1.*1 of 3 are not \(row 2: {shown}\)"):
+        run(f"x,n,label\n1,3,no\n2,{value},yes\n3,1,yes\n", **COUNTED)
+    assert not Path("data/ingest").exists()
+
+
+def test_the_row_named_for_a_wrong_weight_is_that_of_the_table(workspace: Path) -> None:
+    with pytest.raises(ExpostError, match=r"1 of 2 are not \(row 3: 0\)\. .*Costs are no weights"):
+        run("x,n,label\n1,3,no\n2,5,yes\n3,0,yes\n", where="x <> 2", **COUNTED)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"n": {"role": "weight", "kind": "category"}}, "'n' is category. Change its kind"),
+        ({"n": {"role": "weight", "kind": "number"}, "m": {"role": "weight", "kind": "number"}}, "at most one column .* role weight"),
+    ],
+)
+def test_a_weight_must_be_one_column_of_numbers(workspace: Path, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExpostError, match=message):
+        run("x,n,m,label\n1,3,1,no\n2,5,1,yes\n", columns={"x": {"role": "feature", "kind": "number"}, **columns})
+
+
 def test_where_keeps_rows_and_sees_ignored_columns(workspace: Path) -> None:
     assert run(where="note <> 'b'")["age"].to_list() == [30.0, None, 7.0]
     assert run(where="city = '007' OR id = 3")["age"].to_list() == [None, 7.0]

@@ -26,8 +26,17 @@ COLUMNS = {
     "when": {"role": "time", "kind": "date"},
     "fold": {"role": "key", "kind": "category"},
     "price": {"role": "cost", "kind": "number"},
+    "times": {"role": "weight", "kind": "number"},
 }
-ARRAYS = {"numbers": "float64", "categories": "int32", "labels": "int64", "parts": "int8", "groups": "int64", "row_hash": "uint64"}
+ARRAYS = {
+    "numbers": "float64",
+    "categories": "int32",
+    "labels": "int64",
+    "weights": "float64",
+    "parts": "int8",
+    "groups": "int64",
+    "row_hash": "uint64",
+}
 BY_TIME = {"by": "time", "time": {"valid_from": "1971-03-01", "calib_from": "1971-06-01", "holdout_from": "1971-09-01"}}
 BY_COLUMN = {"by": "column", "column": {"name": "fold", "parts": {"0": "holdout", "1": "rest", "2": "rest"}}}
 
@@ -50,6 +59,7 @@ def table(rows: int = 600) -> pl.DataFrame:
             "fold": random.integers(0, 3, rows),
             "price": random.random(rows),
             "label": random.integers(0, 2, rows),
+            "times": random.integers(1, 1000, rows),
         }
     )
 
@@ -77,6 +87,15 @@ def test_the_arrays_are_typed_and_aligned_with_the_table() -> None:
     cities = [None if code < 0 else meta["vocabularies"]["city"][code] for code in found["categories"][:, 0]]
     assert cities == frame["city"].to_list()
     assert found["labels"].tolist() == frame["label"].to_list()
+    assert found["weights"].tolist() == frame["times"].to_list()
+
+
+def test_without_the_role_every_row_weighs_one_and_weights_move_no_row_to_another_part() -> None:
+    with_role, meta = run(table())
+    without, plain = run(table(), roles={**COLUMNS, "times": {"role": "ignored"}})
+    assert without["weights"].tolist() == [1.0] * 600
+    assert without["parts"].tolist() == with_role["parts"].tolist()
+    assert plain["sizes"] == meta["sizes"]  # parts' sizes count rows of the table
 
 
 @pytest.mark.parametrize("section", [{}, {"salt": "2"}, BY_TIME, BY_COLUMN])
