@@ -41,13 +41,16 @@ class Ran:
 
 
 def run(*command: str, cwd: Path, expect: tuple[int, ...] = (0,), **environment: str) -> Ran:
-    """Run a command with the virtual environment first on PATH; raises RuntimeError with its output on an unexpected exit code."""
+    """Run a command with the virtual environment first on PATH; raises RuntimeError with its output on an unexpected exit code.
+
+    The workspace's own code comes first on Python's path: `expost` would else be the checkout's, which may have moved on.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     started = time.perf_counter()
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "PATH": path, **environment},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(cwd), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
-from scipy import stats
 
 from benchmarks.common import REAL_DATA, RESULTS, machine, make_workspace, run, save
+from benchmarks.repeated import edit_params, feature_frame, paired, run_stages
 
 #: target, positive class, cost of a miss, cost of a false alarm, salts; costs as given with each table
 TABLES: dict[str, tuple[str, str, float, float, int]] = {
@@ -25,7 +24,6 @@ TABLES: dict[str, tuple[str, str, float, float, int]] = {
     "telco_churn": ("Churn", "Yes", 5, 1, 10),
     "uci_default_credit": ("default payment", "1", 5, 1, 3),
 }
-STAGES = ("ingest", "validate", "split", "train", "calibrate", "decide", "package", "champion", "evaluate")
 
 
 def main() -> None:
@@ -50,27 +48,10 @@ def repetition(name: str, salt: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = make_workspace(Path(temporary) / "workspace")
         source = REAL_DATA / name / f"{name}.parquet"
-        run(
-            "expost",
-            "init",
-            str(source),
-            "--target",
-            target,
-            "--positive",
-            positive,
-            "--cost-fn",
-            str(miss),
-            "--cost-fp",
-            str(alarm),
-            cwd=folder,
-        )
-        params = yaml.safe_load((folder / "params.yaml").read_text())
-        params["split"]["salt"] = str(salt)
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
-        started = time.perf_counter()
-        for stage in STAGES:
-            run("python", "-m", f"pipelines.{stage}", cwd=folder)
-        seconds = time.perf_counter() - started
+        costs_given = ("--positive", positive, "--cost-fn", str(miss), "--cost-fp", str(alarm))
+        run("expost", "init", str(source), "--target", target, *costs_given, cwd=folder)
+        params = edit_params(folder, lambda params: params["split"].update(salt=str(salt)))
+        seconds = run_stages(folder)
         rows = pd.read_parquet(folder / "data/evaluate/rows.parquet")
         evaluation = json.loads((folder / "data/decide/summary.json").read_text())
         table = pd.read_parquet(folder / "data/ingest/table.parquet")
@@ -94,11 +75,7 @@ def peers(
     from sklearn.metrics import make_scorer
     from sklearn.model_selection import TunedThresholdClassifierCV
 
-    features = [name for name, column in ingest["columns"].items() if column["role"].startswith("feature")]
-    X = table[features].copy()
-    for name in features:
-        if not pd.api.types.is_numeric_dtype(X[name]):
-            X[name] = X[name].astype("category")
+    X = feature_frame(table, ingest["columns"])
     y = (table[ingest["target"]] == positive).to_numpy().astype(int)
     fit, held = np.isin(parts, (0, 1, 2)), parts == 3
 
@@ -132,15 +109,13 @@ def summarise(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
     share = np.mean([repetition["holdout_rows"] / repetition["rows_outside"] for repetition in repetitions])
     summary = {}
     for name in names:
-        difference = costs["expost"] - costs[name]
-        J = len(difference)
-        half = stats.t.ppf(0.975, J - 1) * np.sqrt(difference.var(ddof=1) * (1 / J + share)) if J > 1 else np.nan
+        difference = paired(costs["expost"] - costs[name], float(share))
         summary[name] = {
             "cost": float(costs[name].mean()),
             "seconds": float(np.mean([repetition["seconds"][name] for repetition in repetitions])),
-            "expost_minus_peer": float(difference.mean()),
-            "low": float(difference.mean() - half),
-            "high": float(difference.mean() + half),
+            "expost_minus_peer": difference["mean"],
+            "low": difference["low"],
+            "high": difference["high"],
         }
     return {"summary": summary, "salts": len(repetitions), "repetitions": repetitions}
 
