@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import store
+from pipelines.commands.costs import about, cost, utility_from
 from pipelines.commands.expectations import digest, propose, suite_text
 from pipelines.commands.paramsfile import is_untouched, render
 from pipelines.commands.proposals import Proposal, Wishes, propose_columns
-from pipelines.errors import ExpostError, must
-from pipelines.params import PARAMS, parse, read_yaml
+from pipelines.errors import must
+from pipelines.params import PARAMS, parse
 from pipelines.params.ingest import Ingest
 from pipelines.params.split import Split
 from pipelines.params.utility import Utility
@@ -197,7 +198,7 @@ def _utility(source: str, labels: pl.Series, costs: Costs) -> tuple[list[str], U
     if costs.file is not None:
         if costs.fn is not None or costs.fp is not None:
             raise must("costs must come from one place", "both --utility and --cost-fn or --cost-fp are given", "Leave one of them out.")
-        utility = _utility_from(costs.file, names)
+        utility = utility_from(costs.file, names, otherwise=", or leave rows of the table out with --where")
         classes = list(utility.matrix) if last is None else [*(name for name in utility.matrix if name != last), last]
         return classes, utility, [f"The utility matrix is that of {costs.file.name}: actions {', '.join(utility.actions)}."]
     if len(names) > 2:
@@ -214,19 +215,12 @@ def _binary(labels: pl.Series, names: list[str], last: str | None, costs: Costs)
         last = min(reversed(names), key=lambda name: int((labels == name).sum()))
         said.append(f"{last!r}, the rarer class, is taken for the positive one, whose miss costs --cost-fn: name it with --positive.")
     first = next(name for name in names if name != last)
-    fn, fp = _cost("--cost-fn", costs.fn), _cost("--cost-fp", costs.fp)
+    fn = 1.0 if costs.fn is None else cost("--cost-fn", costs.fn)
+    fp = 1.0 if costs.fp is None else cost("--cost-fp", costs.fp)
     matrix = {first: {first: 0.0, last: -fp}, last: {first: -fn, last: 0.0}}
     origin = "" if None not in (costs.fn, costs.fp) else " (1 where no cost was given: change utility.matrix)"
     said.append(f"A missed {last!r} costs {fn:g}, a false alarm {fp:g}{origin}; the actions are named like the classes.")
     return [first, last], parse(Utility, {"unit": "points", "matrix": matrix}, "utility"), said
-
-
-def _cost(option: str, value: float | None) -> float:
-    if value is None:
-        return 1.0
-    if not (math.isfinite(value) and value > 0):
-        raise must(f"{option} must be a positive number", f"got {value:g}", "A cost is what an error loses, without its sign.")
-    return float(value)
 
 
 def _class_named(positive: str, names: list[str]) -> str:
@@ -240,22 +234,6 @@ def _class_named(positive: str, names: list[str]) -> str:
         except ValueError:
             continue
     raise must(f"--positive must be one of the classes {names}", f"got {positive!r}", "Name one of them.")
-
-
-def _utility_from(path: Path, names: list[str]) -> Utility:
-    if not path.exists():
-        raise must("--utility must name a YAML file with unit and matrix", f"{path} is missing", "Check the path.")
-    values = read_yaml(path)
-    try:
-        utility = parse(Utility, values, "utility")
-    except ExpostError as error:
-        raise ExpostError(f"{path}: {error}".replace("in params.yaml", "there")) from None
-    missing, extra = [name for name in names if name not in utility.matrix], [name for name in utility.matrix if name not in names]
-    if missing or extra:
-        got = f"row {missing[0]!r} is missing" if missing else f"row {extra[0]!r} is no class"
-        remedy = f"Mend {path}, or leave rows of the table out with --where." if missing else f"Mend {path}."
-        raise must(f"utility must have one row per class {names}", got, remedy)
-    return utility
 
 
 def _example(names: list[str]) -> str:
@@ -353,9 +331,7 @@ def _typed(frame: pl.DataFrame, ingest: Ingest) -> pl.DataFrame:
 def _about(proposals: list[Proposal], utility: Utility) -> dict[str, str]:
     comments = {f"ingest.columns.{p.name}": p.about + (f"; {p.why}" if p.why else "") for p in proposals}
     comments |= {f"split.columns.{p.name}": p.kind for p in proposals}
-    for name, row in utility.matrix.items():
-        best = max(row, key=lambda action: row[action])
-        comments[f"utility.matrix.{name}"] = f"where the truth is {json.dumps(name, ensure_ascii=False)}; best: {best}"
+    comments |= about(utility)
     return {key: " ".join(text.split()) for key, text in comments.items()}
 
 
