@@ -1,4 +1,7 @@
-"""A network with a symmetric, proper loss; logits and embeddings of every row outside the holdout, computed by the file that ships."""
+"""A network with a symmetric, proper loss; logits and embeddings of every row outside the holdout, computed by the file that ships.
+
+A weight, how often an identical row occurred, counts in both losses as that many rows would; costs and utilities are not known here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from pipelines.network.fit import Fitted
 
 TRAIN, VALID, CALIB = 0, 1, 2
-INPUTS = ("numbers.npy", "categories.npy", "labels.npy", "parts.npy", "meta.json")
+ARRAYS = ("numbers", "categories", "labels", "parts", "weights")
 CHECKPOINTS = Path(".checkpoints")
 
 
@@ -33,7 +36,7 @@ def checkpoint_path(params: Train) -> Path:
     """Where an interrupted training is kept: its name is the digest of inputs, parameters and code, so nothing else resumes from it."""
     code = sorted([*(Path(__file__).parent / "network").glob("*.py"), Path(encode.__file__)])
     digests = [store.sha256(path) for path in code]
-    digests += [store.sha256(store.need(store.stage_path("split", name))) for name in INPUTS]
+    digests += [store.sha256(store.need(store.stage_path("split", name))) for name in (*(f"{array}.npy" for array in ARRAYS), "meta.json")]
     text = json.dumps([*digests, params.model_dump(mode="json")], sort_keys=True)
     return CHECKPOINTS / hashlib.sha256(text.encode()).hexdigest()[:32] / "last.ckpt"
 
@@ -46,34 +49,43 @@ def history_rows(history: list[dict[str, float]]) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Rows outside the holdout, as the network sees them; `rows` are their indices in the table."""
+    """Rows outside the holdout, as the network sees them; `rows` are their indices in the table.
+
+    `weights` (n,) float64 say how often each row occurred, or None where each occurred once.
+    """
 
     rows: NDArray[np.int64]
     numbers: NDArray[np.float32]
     categories: NDArray[np.int64]
     labels: NDArray[np.int64]
     parts: NDArray[np.int8]
+    weights: NDArray[np.float64] | None
     classes: int
 
 
 def read_inputs() -> tuple[Inputs, dict[str, Any]]:
-    """Read the split and fit the preprocessing on its train rows; rows of the holdout are left where they are."""
-    columns = {name: np.load(store.need(store.stage_path("split", name)), mmap_mode="r", allow_pickle=False) for name in INPUTS[:4]}
-    meta = store.read_json(store.stage_path("split", INPUTS[4]))
-    rows = np.flatnonzero(np.isin(columns["parts.npy"], (TRAIN, VALID, CALIB)))
-    numbers, categories, labels, parts = (np.asarray(columns[name][rows]) for name in INPUTS[:4])
+    """Read the split and fit the preprocessing on its train rows; rows of the holdout are left where they are.
+
+    The preprocessing counts each row once, whatever its weight: a grid of quantiles over all occurrences would resolve the commonest row only.
+    """
+    columns = {name: np.load(store.need(store.stage_path("split", f"{name}.npy")), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
+    meta = store.read_json(store.stage_path("split", "meta.json"))
+    rows = np.flatnonzero(np.isin(columns["parts"], (TRAIN, VALID, CALIB)))
+    numbers, categories, labels, parts, weights = (np.asarray(columns[name][rows]) for name in ARRAYS)
     fitted = encode.fit(numbers[parts == TRAIN], categories[parts == TRAIN], meta["numbers"], meta["categories"], meta["vocabularies"])
     encoded = encode.transform(
         fitted, encode.named(meta["numbers"], numbers), encode.named(meta["categories"], categories), meta["vocabularies"]
     )
-    return Inputs(rows, *encoded, labels.astype(np.int64), parts, len(meta["classes"])), fitted
+    counted = None if (weights == 1).all() else weights
+    return Inputs(rows, *encoded, labels.astype(np.int64), parts, counted, len(meta["classes"])), fitted
 
 
 def _part(inputs: Inputs, part: int) -> Rows:
     from pipelines.network.data import tensors
 
     chosen = inputs.parts == part
-    return tensors(inputs.numbers[chosen], inputs.categories[chosen], inputs.labels[chosen], inputs.rows[chosen])
+    counted = [] if inputs.weights is None else [inputs.weights[chosen].astype(np.float32)]
+    return tensors(inputs.numbers[chosen], inputs.categories[chosen], inputs.labels[chosen], inputs.rows[chosen], *counted)
 
 
 def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
@@ -101,9 +113,17 @@ def _metrics(fitted: Fitted, model: bytes, logits: NDArray[np.float32], inputs: 
         "epochs": len(fitted.history),
         "parameters": sum(weight.numel() for weight in fitted.network.parameters()),
         "model_bytes": len(model),
-        "train_log_loss": float(losses[inputs.parts == TRAIN].mean(dtype=np.float64)),
-        "valid_log_loss": float(losses[inputs.parts == VALID].mean(dtype=np.float64)),
+        "train_log_loss": _mean(losses, inputs, TRAIN),
+        "valid_log_loss": _mean(losses, inputs, VALID),
     }
+
+
+def _mean(losses: NDArray[np.float32], inputs: Inputs, part: int) -> float:
+    """Mean over all occurrences of the rows of a part."""
+    chosen = inputs.parts == part
+    if inputs.weights is None:
+        return float(losses[chosen].mean(dtype=np.float64))
+    return float(np.average(losses[chosen].astype(np.float64), weights=inputs.weights[chosen]))
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -14,28 +14,51 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbers (n, F) float32, categories (n, C) int64, labels (n,) int64, and each row's index in the table (n,) int64."""
+    """Numbers (n, F) float32, categories (n, C) int64, labels (n,) int64, and each row's index in the table (n,) int64.
+
+    `weights` (n,) float32 say how often each row occurred, or None where each occurred once.
+    """
 
     numbers: Tensor
     categories: Tensor
     labels: Tensor
     index: Tensor
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, chosen: Tensor | slice) -> Rows:
         """The chosen rows."""
-        return Rows(self.numbers[chosen], self.categories[chosen], self.labels[chosen], self.index[chosen])
+        return self._each(lambda array: array[chosen])
 
     def to(self, device: torch.device) -> Rows:
         """The same rows on a device; without a copy where they are there already."""
-        return Rows(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return self._each(lambda array: array.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(array) for name, array in arrays.items() if array is not None})
 
 
 def tensors(*arrays: NDArray[Any]) -> Rows:
     """Rows out of arrays, in the order of the fields, without a copy."""
     return Rows(*(torch.from_numpy(array) for array in arrays))
+
+
+def spread(rows: Rows) -> Rows:
+    """Rows heavier than the mean stand several times, each copy with its part of the weight; the weights' mean becomes 1.
+
+    The weighted mean of any loss stays what it was. No copy weighs more than the mean weight of the rows did, so no step follows one row
+    alone, and at most twice as many rows are gone through: a row that occurred 100,000 times would else take a whole batch for itself.
+    """
+    if rows.weights is None:
+        return rows
+    copies = torch.ceil(rows.weights.double() / rows.weights.double().mean()).long().clamp(min=1)
+    shared = rows.weights.double() / copies
+    placed = replace(rows, weights=shared).take(torch.repeat_interleave(copies))
+    assert placed.weights is not None
+    return replace(placed, weights=(placed.weights / placed.weights.mean()).float())
 
 
 class Batches:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipelines.errors import must
 from pipelines.network.checkpoint import intact, save
-from pipelines.network.data import Batches, Rows, mix
+from pipelines.network.data import Batches, Rows, mix, spread
 from pipelines.network.learner import Learner
 from pipelines.network.tabm import TabularNetwork
 from pipelines.params.train import Network as NetworkParams
@@ -52,10 +52,11 @@ class Fitted:
 def fit(train: Rows, valid: Rows, params: Train, *, cardinalities: list[int], classes: int, checkpoint: Path) -> Fitted:
     """Train a network on `train`, stopped by `valid`; a run that was killed goes on from `checkpoint`, which is removed at the end.
 
+    Where rows have weights, how often each occurred, both losses are means over all occurrences; see `spread`.
     On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is asked for and
     there is none, or a loss or weight is not finite.
     """
-    device = accelerator(params.accelerator)
+    device, train = accelerator(params.accelerator), spread(train)
     with _quiet():
         torch.manual_seed(mix(params.seed, -1))
         learner = Learner(TabularNetwork(train.numbers.shape[1], cardinalities, classes, params.network), params)

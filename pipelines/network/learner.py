@@ -41,7 +41,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: Rows) -> Tensor:
         """Mean of the members' own losses; raises ExpostError on one that is not finite."""
         logits, _ = self.network(batch.numbers, batch.categories)
-        loss = self.loss(logits.float(), batch.labels)
+        counted = () if batch.weights is None else (batch.weights,)
+        loss = self.loss(logits.float(), batch.labels, *counted)
         if not torch.isfinite(loss):
             raise self._not_finite("the training loss", loss, batch)
         self._sums.append((loss.detach(), len(batch)))
@@ -55,6 +56,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's rows."""
         self._valid: list[Tensor] = []
+        self._occurred: list[Tensor] = []
 
     def validation_step(self, batch: Rows) -> None:
         """Log loss per row of the members' mean probability."""
@@ -63,10 +65,16 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         if not torch.isfinite(losses).all():
             raise self._not_finite("the valid log loss", losses.mean(), batch.take(~torch.isfinite(losses)))
         self._valid.append(losses)
+        if batch.weights is not None:
+            self._occurred.append(batch.weights)
 
     def on_validation_epoch_end(self) -> None:
-        """Publish the mean for early stopping."""
-        self.valid_log_loss = float(torch.cat(self._valid).double().mean())
+        """Publish the mean over all occurrences for early stopping."""
+        losses = torch.cat(self._valid).double()
+        if self._occurred:
+            weights = torch.cat(self._occurred).double()
+            losses = losses * (weights / weights.mean())
+        self.valid_log_loss = float(losses.mean())
         self.log("valid_log_loss", self.valid_log_loss, logger=False)
 
     def transfer_batch_to_device(self, batch: Rows, device: torch.device, dataloader_idx: int) -> Rows:

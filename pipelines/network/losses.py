@@ -1,4 +1,8 @@
-"""Symmetric, strictly proper losses. Nothing here can weight a class, an error or a row: costs belong to the decision."""
+"""Symmetric, strictly proper losses. Nothing here can weight a class or an error: costs belong to the decision.
+
+`weights` (B,), mean 1 over the train part, say how often a row occurred that stands in the table once. They multiply its loss as its copies
+would; so a mean of a batch estimates the mean over all copies, and where they are None every row occurred once.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,24 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over rows and members of -log p[label]: logits (B, k, K), labels (B,), in nats."""
-    return functional.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
+    members = labels.repeat_interleave(logits.shape[1])
+    if weights is None:
+        return functional.cross_entropy(logits.flatten(0, 1), members)
+    return (functional.cross_entropy(logits.flatten(0, 1), members, reduction="none").view(len(labels), -1).mean(dim=1) * weights).mean()
 
 
-def brier(logits: Tensor, labels: Tensor) -> Tensor:
+def brier(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over rows and members of the squared distance between probabilities and the one-hot label (Brier 1950): in [0, 2]."""
     target = functional.one_hot(labels, logits.shape[-1]).to(logits.dtype)
-    return (torch.softmax(logits, dim=-1) - target[:, None]).square().sum(dim=-1).mean()
+    distance = (torch.softmax(logits, dim=-1) - target[:, None]).square().sum(dim=-1)
+    return distance.mean() if weights is None else (distance.mean(dim=1) * weights).mean()
 
 
-def both(logits: Tensor, labels: Tensor) -> Tensor:
+def both(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Sum of the two: strictly proper too, with the Brier score's mildness on rows that are surely wrong."""
-    return cross_entropy(logits, labels) + brier(logits, labels)
+    return cross_entropy(logits, labels, weights) + brier(logits, labels, weights)
 
 
 LOSSES = {"cross_entropy": cross_entropy, "brier": brier, "cross_entropy+brier": both}
