@@ -37,7 +37,7 @@ class Require(Section):
     @field_validator("recall", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
+        return (value,) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
 
 
 class Utility(Section):
