@@ -68,6 +68,10 @@ _COMMENTS = {
     "utility": "what each action is worth for each true class; training never sees it",
     "utility.unit": "unit of the numbers below",
     "utility.matrix": "true class, then action: higher is better, a cost is negative",
+    "utility.limits": 'the largest share of rows for an action, as in {"biopsy": {at_most: 0.2}}',
+    "utility.require": "what must be reached, whatever it costs",
+    "utility.require.recall": 'least share of a class that gets its best action, as in {class: "malignant", at_least: 0.95, confidence: 0.9}',
+    "utility.prior": 'class shares where deployment differs from the data, as in {"malignant": 0.02}',
     "evaluate": "how the holdout is scored",
     "evaluate.confidence": "of the intervals shown",
     "evaluate.resamples": "bootstrap resamples for metrics that are not means",
@@ -90,16 +94,23 @@ _COMMENTS = {
 }
 
 
+#: Mappings whose keys are the data's own names, which are always quoted.
+_NAMES = ("ingest.columns", "utility.matrix", "utility.limits", "utility.prior")
+_PLAIN = ({"role", "kind"}, {"at_most"}, {"class", "at_least", "confidence"})
+
+
 def render(sections: dict[str, BaseModel], about: dict[str, str]) -> str:
     """Text of params.yaml with `sections` in their order; `about` has comments for dotted keys that are the data's own."""
-    comments = {key: "".join(c if c.isprintable() else "?" for c in text) for key, text in {**_COMMENTS, **about}.items()}
-    lines: list[str] = []
-    for name, section in sections.items():
-        fallback = " ".join((type(section).__doc__ or name).split()).split(". ")[0].rstrip(".")
-        lines.append(f"{name}:  # {comments.get(name, fallback)}")
-        lines += _mapping(section.model_dump(), name, 1, comments, fallback)
-    body = "\n".join(lines) + "\n"
+    body = "".join(render_section(name, section, about) for name, section in sections.items())
     return f"{_HEAD}{_digest(body)}\n{body}"
+
+
+def render_section(name: str, section: BaseModel, about: dict[str, str]) -> str:
+    """Text of one section, from the line of its name on."""
+    comments = {key: "".join(c if c.isprintable() else "?" for c in text) for key, text in {**_COMMENTS, **about}.items()}
+    fallback = " ".join((type(section).__doc__ or name).split()).split(". ")[0].rstrip(".")
+    lines = [f"{name}:  # {comments.get(name, fallback)}", *_mapping(section.model_dump(), name, 1, comments, fallback)]
+    return "\n".join(lines) + "\n"
 
 
 def is_untouched(text: str) -> bool:
@@ -117,7 +128,7 @@ def _mapping(values: dict[str, Any], where: str, depth: int, comments: dict[str,
     for key, value in values.items():
         path, indent = f"{where}.{key}", "  " * depth
         comment = comments.get(path, fallback)
-        name = key if re.fullmatch(r"[a-z_]+", key) and where not in ("ingest.columns", "utility.matrix") else quoted(key)
+        name = key if re.fullmatch(r"[a-z_]+", key) and where not in _NAMES else quoted(key)
         if isinstance(value, dict) and value and not _is_leaf(path):
             lines.append(f"{indent}{name}:  # {comment}")
             lines += _mapping(value, path, depth + 1, comments, comment)
@@ -130,15 +141,15 @@ def _mapping(values: dict[str, Any], where: str, depth: int, comments: dict[str,
 
 
 def _is_leaf(path: str) -> bool:
-    """Columns and rows of the utility matrix stand on one line each."""
-    return path.startswith(("ingest.columns.", "utility.matrix."))
+    """Columns, rows of the utility matrix and limits stand on one line each."""
+    return path.startswith(("ingest.columns.", "utility.matrix.", "utility.limits."))
 
 
 def flow(value: Any) -> str:
     """Value in YAML's flow style, on one line; text that names things is quoted, so that Yes and 2 stay text."""
     if isinstance(value, dict):
-        plain = set(value) == {"role", "kind"}
-        return "{" + ", ".join(f"{key if plain else quoted(key)}: {item if plain else flow(item)}" for key, item in value.items()) + "}"
+        name, show = str if set(value) in _PLAIN else quoted, str if set(value) == {"role", "kind"} else flow
+        return "{" + ", ".join(f"{name(key)}: {show(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(flow, value)) + "]"
     if isinstance(value, float):
