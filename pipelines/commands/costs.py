@@ -8,24 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import ExpostError, must
-from pipelines.params import parse, read_yaml
+from pipelines.calltime import utility_of
+from pipelines.errors import must
+from pipelines.params import parse
 from pipelines.params.utility import Utility
 
 Matrix = dict[str, dict[str, float | str]]
 
 
 def utility_from(path: Path, names: Sequence[str], *, otherwise: str = "") -> Utility:
-    """The utility in a YAML file; raises ExpostError that names the file where it breaks a rule or has other classes than `names`.
+    """The utility in a YAML or JSON file; raises ExpostError that names the file where it breaks a rule or has other classes than `names`.
 
     `otherwise` is what else may be done where a class has no row.
     """
     if not path.is_file():
-        raise must("--utility must name a YAML file with unit and matrix", f"{path} is missing or no file", "Check the path.")
+        raise must("--utility must name a YAML or JSON file with unit and matrix", f"{path} is missing or no file", "Check the path.")
     try:
-        utility = parse(Utility, read_yaml(path), "utility")
-    except ExpostError as error:
-        raise ExpostError(f"{path}: {error}".replace("in params.yaml", "there")) from None
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise must(f"{path} must be a readable file of UTF-8 text", str(error), "Check it.") from error
+    utility = utility_of(text, path)
     missing, extra = [name for name in names if name not in utility.matrix], [name for name in utility.matrix if name not in names]
     if missing or extra:
         got = f"row {missing[0]!r} is missing" if missing else f"row {extra[0]!r} is no class"

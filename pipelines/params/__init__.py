@@ -76,13 +76,19 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def read_yaml(path: Path) -> Any:
     """Read a YAML file as plain types; raises ExpostError where it is not UTF-8, not YAML, or has a key twice in one mapping."""
     try:
-        return yaml.load(path.read_bytes().decode("utf-8"), _Loader)  # noqa: S506  a subclass of SafeLoader
+        return yaml_of(path.read_bytes().decode("utf-8"), path)
     except UnicodeDecodeError as error:
         raise must(f"{path} must be UTF-8 text", str(error), "Save it as UTF-8.") from error
     except OSError as error:
         raise must(f"{path} must be a readable file", str(error), "Check the path and its permissions.") from error
+
+
+def yaml_of(text: str, name: object) -> Any:
+    """Plain types from YAML text; raises ExpostError that calls it `name` where it is not YAML, or has a key twice in one mapping."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  a subclass of SafeLoader
     except yaml.YAMLError as error:
-        raise must(f"{path} must be valid YAML", " ".join(str(error).split()), "Mend the line named.") from error
+        raise must(f"{name} must be valid YAML", " ".join(str(error).split()), "Mend the line named.") from error
 
 
 def load(model: type[S], path: Path = PARAMS) -> S:
