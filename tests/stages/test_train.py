@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
@@ -23,7 +25,7 @@ from pipelines import store, train
 from pipelines.errors import ExpostError
 from pipelines.network import fit as fitting
 from pipelines.network import learner, losses
-from pipelines.network.data import Batches, Rows, mix, tensors
+from pipelines.network.data import Batches, Rows, mix, spread, tensors
 from pipelines.network.export import export
 from pipelines.network.tabm import Exported, TabularNetwork
 from pipelines.params.train import Network as NetworkParams
@@ -94,6 +96,28 @@ def test_nothing_of_the_holdout_and_no_label_of_calib_reaches_the_files(world: P
         np.save(folder / f"{name}.npy", values)
     train.main()
     assert digests(split) == digests(world)
+
+
+def test_weights_count_in_both_losses_and_not_in_the_preprocessing(world: Path, split: Path) -> None:
+    labels, parts = np.load(split / "data/split/labels.npy"), np.load(split / "data/split/parts.npy")
+    weights = np.where(labels == 1, 7.0, 1.0)
+    weights[parts == 2] = 1e5  # calib and holdout teach nothing, whatever they weigh
+    np.save(split / "data/split/weights.npy", weights)
+    train.main()
+    assert digests(split)["model.onnx"] != digests(world)["model.onnx"]
+    assert digests(split)["preprocessing.json"] == digests(world)["preprocessing.json"]
+    rows, logits = np.load(split / "data/train/rows.npy"), np.load(split / "data/train/logits.npy")
+    metrics = json.loads((split / "data/train/metrics.json").read_text())
+    for code, name in ((0, "train"), (1, "valid")):
+        here = parts[rows] == code
+        expected = log_loss(labels[rows][here], np.exp(logits[here]), sample_weight=weights[rows][here])
+        assert metrics[f"{name}_log_loss"] == pytest.approx(expected, abs=1e-5)
+    with (split / "data/train/history.csv").open() as stream:
+        figures = [float(line["valid_log_loss"]) for line in csv.DictReader(stream)]
+    assert metrics["valid_log_loss"] == pytest.approx(figures[metrics["best_epoch"]], abs=1e-5)  # early stopping weighs too
+    mean = np.exp(logits[parts[rows] == 0, 1]).mean()
+    plain = np.exp(np.load(world / "data/train/logits.npy")[parts[rows] == 0, 1]).mean()
+    assert mean > plain + 0.1
 
 
 KILLED = """
@@ -301,6 +325,50 @@ def test_losses_are_symmetric_strictly_proper_and_train_each_member_on_its_own(n
         return values.grad[:, 0]
 
     torch.testing.assert_close(gradient(1.0), gradient(-5.0))
+
+
+def counted(rows: Rows, weights: torch.Tensor) -> Rows:
+    return Rows(rows.numbers, rows.categories, rows.labels, rows.index, weights)
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_weight_counts_as_that_many_rows_do(name: str) -> None:
+    loss, rng = losses.LOSSES[name], np.random.default_rng(2)
+    logits, labels = torch.from_numpy(rng.normal(size=(20, 2, 3))).requires_grad_(), torch.from_numpy(rng.integers(0, 3, 20))
+    weights = torch.from_numpy(rng.integers(1, 9, 20))
+    repeated = loss(logits.repeat_interleave(weights, dim=0), labels.repeat_interleave(weights))
+    weighted = loss(logits, labels, weights / weights.double().mean())
+    assert weighted.item() == pytest.approx(repeated.item(), rel=1e-12)
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in (weighted, repeated)))
+    assert loss(logits, labels, torch.ones(20, dtype=torch.float64)).item() == pytest.approx(loss(logits, labels).item(), rel=1e-12)
+
+
+@given(st.lists(st.integers(1, 200_000), min_size=1, max_size=50))
+def test_heavy_rows_are_spread_so_that_the_weighted_mean_stays_and_no_copy_outweighs_the_mean(found: list[int]) -> None:
+    weights = torch.tensor(found, dtype=torch.float32)
+    rows = spread(counted(example(len(found)), weights))
+    assert rows.weights is not None
+    assert len(found) <= len(rows) <= 2 * len(found)
+    assert rows.weights.mean().item() == pytest.approx(1, rel=1e-5)
+    mean = weights.double().mean() * len(found) / len(rows)  # what a weight of 1 stands for
+    assert (rows.weights * mean).max() <= weights.double().mean() * (1 + 1e-5)
+    gathered = torch.zeros(len(found), dtype=torch.float64).index_add_(0, rows.index, rows.weights.double() * mean)
+    torch.testing.assert_close(gathered, weights.double(), rtol=1e-5, atol=0)
+
+
+def test_trained_with_weights_a_network_learns_how_often_things_happened(tmp_path: Path) -> None:
+    """Two values of a category, each with one row per class: only the weights tell their rates, 0.02 and 0.75."""
+    codes, labels = np.array([[1], [1], [2], [2]]).repeat(50, axis=0), np.array([0, 1, 0, 1]).repeat(50)
+    weights = np.array([98.0, 2.0, 25.0, 75.0], np.float32).repeat(50)
+    rows = tensors(np.zeros((200, 0), np.float32), codes, labels, np.arange(200), weights)
+    settings = train.Train(max_epochs=25, accelerator="cpu", network=TINY, weight_decay=0.0, learning_rate=0.02)
+    fitted = fitting.fit(rows, rows, settings, cardinalities=[3], classes=2, checkpoint=tmp_path / "last.ckpt")
+    with torch.inference_mode():
+        logits, _ = Exported(fitted.network)(rows.numbers, rows.categories)
+    assert np.exp(logits[0, 1].item()) == pytest.approx(0.02, abs=0.01)
+    assert np.exp(logits[-1, 1].item()) == pytest.approx(0.75, abs=0.05)
+    entropy = -np.average(np.log([0.98, 0.02, 0.25, 0.75]), weights=[98, 2, 25, 75])
+    assert fitted.valid_log_loss == pytest.approx(entropy, abs=0.01)
 
 
 def test_batches_cover_each_row_once_in_an_order_of_their_own_per_epoch() -> None:
