@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipelines.core.bounds import bootstrap_interval, mean_interval, p_value_above
+from pipelines.core import resample
+from pipelines.core.bounds import augmented_moments, bootstrap_interval, bootstrap_mean, effective_size, mean_interval, p_value_above
 from pipelines.errors import ExpostError
 
 VALUES = st.lists(st.floats(-5, 5), min_size=1, max_size=40)
@@ -139,3 +140,114 @@ def test_the_bootstrap_draws_whole_groups() -> None:
 
     wide = bootstrap_interval(mean, 200, groups=groups, seed=0)
     assert wide.high - wide.low > 2.5 * 1.96 * values.std() / math.sqrt(200)
+
+
+@given(VALUES, st.floats(0.1, 100))
+def test_equal_weights_are_no_weights_and_their_scale_says_nothing(values: list[float], scale: float) -> None:
+    groups = np.arange(len(values)) // 3
+    for grouped in (None, groups):
+        plain = mean_interval(values, groups=grouped, worst=-5, best=5)
+        equal = mean_interval(values, groups=grouped, weights=np.full(len(values), scale), worst=-5, best=5)
+        assert (equal.mean, equal.low, equal.high) == pytest.approx((plain.mean, plain.low, plain.high), abs=1e-9)
+
+
+def test_a_weighted_bound_by_hand() -> None:
+    """Values 1, 0, 2 with weights 1, 2, 1 and the pseudo-row (-3, weight 2): mean -3/6, sandwich over four units."""
+    mean, error, freedom = augmented_moments(np.array([1.0, 0.0, 2.0]), -3.0, weights=[1, 2, 1])
+    residual = np.array([1.5, 1.0, 2.5, -5.0])
+    assert mean == pytest.approx(-0.5)
+    assert error == pytest.approx(math.sqrt(4 / 3 * (residual**2).sum()) / 6)
+    assert freedom == pytest.approx(3 * (16 / 6) / 3)
+    assert effective_size([1, 2, 1]) == pytest.approx(16 / 6)
+
+
+def test_a_row_with_a_large_weight_is_one_row() -> None:
+    values = np.r_[np.zeros(40), -1.0]
+    weights = np.r_[np.ones(40), 100.0]
+    weighted = mean_interval(values, weights=weights, worst=-2, best=2)
+    copied = mean_interval(np.r_[np.zeros(40), np.full(100, -1.0)], worst=-2, best=2)
+    assert weighted.mean == pytest.approx(copied.mean)
+    assert weighted.high - weighted.low > 5 * (copied.high - copied.low)
+
+
+@given(VALUES, st.floats(-4, 4), st.integers(0, 1000))
+def test_the_weighted_p_value_inverts_the_weighted_bound(values: list[float], null: float, seed: int) -> None:
+    weights = np.random.default_rng(seed).integers(0, 4, len(values)).astype(float)
+    low = mean_interval(values, weights=weights, confidence=0.9, worst=-5, best=5, two_sided=False).low
+    p = p_value_above(values, null, weights=weights, worst=-5, best=5)
+    if abs(low - null) > 1e-9 and abs(p - 0.1) > 1e-9:
+        assert (p < 0.1) == (low > null)
+
+
+@pytest.mark.parametrize(("share", "deployed"), [(0.03, 0.1), (0.03, 0.03), (0.1, 0.03)])
+def test_rare_costly_errors_are_covered_under_prior_weights(share: float, deployed: float) -> None:
+    """As without weights: rows drawn with one class share, weighted to another by the ratio of the priors."""
+    rng, n, draws = np.random.default_rng(11), 500, 1000
+    ratio = np.array([(1 - deployed) / (1 - share), deployed / share])
+    for missed in (0.05, 0.4):
+        positive = rng.random((draws, n)) < share
+        u = rng.random((draws, n))
+        rare = np.where(u < missed, -20.0, np.where(u > 0.98, 20.0, 0.0))
+        common = np.where(u < 0.03, -1.0, np.where(u > 0.97, 1.0, 0.0))
+        truth = deployed * 20 * (0.02 - missed)
+        rows = zip(np.where(positive, rare, common), ratio[positive.astype(int)], strict=True)
+        bounds = np.array([mean_interval(v, weights=w, worst=-20, best=20, two_sided=False).low for v, w in rows])
+        misses = int((bounds > truth).sum())
+        assert stats.binomtest(misses, draws, 0.05, alternative="greater").pvalue > 0.01, f"{misses} of {draws} at {missed}"
+
+
+@pytest.mark.parametrize("weights", [[1.0, -1.0], [1.0, math.inf], [1.0]])
+def test_weights_that_are_none_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ExpostError, match="weights must be"):
+        mean_interval([0.0, 1.0], weights=weights, worst=-1, best=1)
+
+
+def test_weights_of_zero_say_nothing() -> None:
+    assert mean_interval([0.0, 1.0], weights=[0, 0], worst=-1, best=1).low == -1
+    assert p_value_above([0.0, 1.0], weights=[0, 0], worst=-1, best=1) == 1.0
+    few = mean_interval([0.5, 0.2], weights=[1, 2], worst=-1, best=1)
+    assert mean_interval([0.5, 0.9, 0.2], weights=[1, 0, 2], worst=-1, best=1).low == pytest.approx(few.low)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_quick_bootstrap_agrees_with_the_general_one(grouped: bool, weighted: bool) -> None:
+    rng = np.random.default_rng(3)
+    values = rng.exponential(size=600)
+    groups = rng.integers(0, 80, 600) if grouped else None
+    weights = rng.integers(1, 5, 600).astype(float) if weighted else None
+    row = np.ones(600) if weights is None else weights
+
+    def mean(drawn):
+        return (drawn * row) @ values / (drawn @ row)
+
+    slow = bootstrap_interval(mean, 600, groups=groups, resamples=4000, seed=1)
+    quick = bootstrap_mean(values, groups=groups, weights=weights, resamples=4000, seed=2)
+    assert quick.mean == pytest.approx(slow.mean, rel=1e-12)
+    width = slow.high - slow.low
+    assert (quick.low, quick.high) == pytest.approx((slow.low, slow.high), abs=0.06 * width)
+
+
+def test_the_quick_bootstrap_repeats_itself_with_any_number_of_threads(monkeypatch) -> None:
+    values = np.random.default_rng(0).normal(size=150_000)  # three blocks
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(resample, "_cores", lambda cores=cores: cores)
+        found.append(bootstrap_mean(values, resamples=60, seed=5))
+    assert found[0] == found[1]
+    assert found[0].high - found[0].low == pytest.approx(2 * 1.96 / math.sqrt(150_000), rel=0.35)
+    assert bootstrap_mean(values, resamples=60, seed=6) != found[0]
+
+
+def test_blocks_are_drawn_as_if_there_were_none(monkeypatch) -> None:
+    """The number of units drawn from each block is multinomial, so that the spread between blocks is there too."""
+    monkeypatch.setattr(resample, "BLOCK", 10)
+    values = np.repeat([0.0, 1.0, 2.0], 10)
+    sums = resample.sums(values[None], 8_000, 0)[:, 0]
+    assert sums.mean() == pytest.approx(30, abs=0.2)
+    assert sums.var() == pytest.approx(30 * values.var(), rel=0.06)
+
+
+def test_no_mean_is_bootstrapped_from_nothing() -> None:
+    for values in ([], [0.0, math.nan]):
+        assert math.isnan(bootstrap_mean(values).low)
