@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ from pipelines.scoring import Network, Scores
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from pipelines.params.utility import Utility
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -174,6 +177,64 @@ class Bundle:
         present = {name: kinds[name] for name in names if name in frame.columns and name in kinds}
         read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in present.items()}
         return utilities.values(self.policy["matrix"], tables.typed(frame, read_as, rows), rows)
+
+    def with_utility(self, utility: Utility) -> Bundle:
+        """The same model deciding with another utility: analytic, since offsets and prices were fitted for the bundle's own.
+
+        The policy's class prior is kept unless `utility` declares one. Raises ExpostError where its rows are not the model's classes, where an
+        expression reads a column without a cost role, and where it has limits or requirements, which are fitted on calib.
+        """
+        if sorted(utility.matrix) != sorted(self.classes):
+            remedy = "Write one row per class of the model under matrix, named as the model names them."
+            raise must(f"a utility must have one row per class of the model, {self.classes}", f"its rows are {[*utility.matrix]}", remedy)
+        if utility.limits or utility.require.recall:
+            got = "it has limits" if utility.limits else "it has requirements"
+            remedy = (
+                "Leave them out, or fit them with `expost retune --utility FILE`; a hard count is `expost predict --at-most ACTION=ROWS`."
+            )
+            raise must(
+                "a utility given at call time must be unit, matrix and prior, since what bounds a policy is fitted on calib", got, remedy
+            )
+        cells = utility.cells(tuple(self.classes))
+        utilities.check_columns(cells, self._roles)
+        made = policy.make(
+            "analytic", classes=self.classes, actions=utility.actions, cells=cells, unit=utility.unit, prior=self.policy.get("prior")
+        )
+        changed = self._deciding(made)
+        deployment = utility.class_prior(tuple(self.classes), self.data_prior) if utility.prior else None
+        return changed if deployment is None else changed.with_prior(deployment)
+
+    def with_prior(self, deployment: Sequence[float]) -> Bundle:
+        """The same model deciding under the class shares `deployment` (K,) instead of those of its data."""
+        prior = {"data": self.data_prior, "deployment": [float(share) for share in deployment]}
+        return self._deciding({**self.policy, "prior": prior})
+
+    def _deciding(self, made: dict[str, Any]) -> Bundle:
+        other = copy.copy(self)
+        other.policy = made
+        return other
+
+    @property
+    def data_prior(self) -> list[float]:
+        """The class shares (K,) of calib that the probabilities belong to; raises ExpostError where the bundle does not hold them."""
+        return list(self.reference["prior"])
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """Class shares and histograms of scores on calib, as `core/labelshift.py` makes them; raises ExpostError where there are none."""
+        found = self.calibrator.get("reference")
+        if not isinstance(found, dict):
+            got = "it holds none: an earlier version of expost made it"
+            raise must(
+                "the bundle must hold the class shares of calib for another class prior", got, "Run `expost retrain` and use its model."
+            )
+        return found
+
+    @property
+    def _roles(self) -> dict[str, str]:
+        """Role of each column; a feature whose role the bundle does not say may be a cost where its own policy reads it so."""
+        columns = (*self.schema["columns"], *self.schema["others"])
+        return {column["name"]: column.get("role", "feature") for column in columns} | dict.fromkeys(self.cost_columns, "feature+cost")
 
     @cached_property
     def network(self) -> Network:

@@ -30,12 +30,12 @@ FEATURES = ("feature", "feature+cost")
 
 
 def bundle_schema(ingested: dict[str, Any], split: dict[str, Any]) -> dict[str, Any]:
-    """What a scorer must know about the table: target, classes, feature columns with kinds, other columns' roles, the split's rule."""
+    """What a scorer must know about the table: target, classes, columns with kinds and roles, the split's rule."""
     columns = ingested["columns"]
     return {
         "target": ingested["target"],
         "classes": ingested["classes"],
-        "columns": [{"name": column["name"], "kind": column["kind"]} for column in columns if column["role"] in FEATURES],
+        "columns": [column for column in columns if column["role"] in FEATURES],
         "others": [column for column in columns if column["role"] not in FEATURES],
         "split": split["rule"],
     }

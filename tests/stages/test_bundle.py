@@ -14,6 +14,8 @@ import polars as pl
 import pytest
 
 from pipelines.bundle import FILES, Bundle, write_manifest
+from pipelines.calltime import utility_of
+from pipelines.core import policy
 from pipelines.errors import ExpostError
 from tests.stages.shipped import mixed_table
 
@@ -163,3 +165,62 @@ def test_scoring_imports_no_torch_no_prefect_no_mlflow(world: Path, tmp_path: Pa
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert np.load(tmp_path / "probabilities.npy").shape == (5, 2)
+
+
+def referenced(folder: Path, prior: list[float]) -> Bundle:
+    """The bundle in `folder` with the class shares `prior` of calib, and whether or not the stages wrote them."""
+    calibrator = json.loads((folder / "calibrator.json").read_text())
+    calibrator["reference"] = {"prior": prior, "edges": [[]], "counts": [[10.0], [10.0]]}
+    (folder / "calibrator.json").write_text(json.dumps(calibrator))
+    write_manifest(folder)
+    return Bundle.load(folder)
+
+
+def test_another_utility_changes_the_decision_and_no_probability(world: Path) -> None:
+    bundle = Bundle.load(world / "data/package/bundle")
+    other = bundle.with_utility(
+        utility_of("unit: kr\nmatrix: {bad: {go: -1, ask: -0.3, stop: 0}, good: {go: 0, ask: -0.3, stop: -1}}", "x")
+    )
+    assert (other.actions_named, other.policy["unit"], other.policy["kind"]) == (["go", "ask", "stop"], "kr", "analytic")
+    assert bundle.actions_named == ["pass", "stop"]
+    p = np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
+    decided = other.decide(p)
+    assert decided.actions.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(decided.probability, p)
+    np.testing.assert_allclose(decided.expected, [-0.1, -0.3, -0.2])
+
+
+def test_a_prior_given_with_a_utility_corrects_from_the_shares_of_calib_and_an_old_one_is_kept(folder: Path) -> None:
+    bundle = referenced(folder, [0.8, 0.2])
+    matrix = "matrix: {good: {pass: 0, stop: -1}, bad: {pass: -5, stop: 0}}"
+    p = np.array([[0.8, 0.2], [0.5, 0.5]])
+    corrected = bundle.with_utility(utility_of(f"{matrix}\nprior: {{bad: 0.5}}", "x"))
+    assert corrected.policy["prior"] == {"data": [0.8, 0.2], "deployment": [0.5, 0.5]}
+    np.testing.assert_allclose(corrected.decide(p).probability, policy.under_prior(p, [0.8, 0.2], [0.5, 0.5]))
+    np.testing.assert_allclose(corrected.with_utility(utility_of(matrix, "x")).decide(p).probability[0], [0.5, 0.5])
+    np.testing.assert_array_equal(bundle.with_utility(utility_of(matrix, "x")).decide(p).probability, p)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("matrix: {good: {a: 0, b: -1}, evil: {a: -5, b: 0}}", r"\['good', 'bad'\], however: its rows are \['good', 'evil'\]"),
+        ("matrix: {good: {a: 0, b: -1}, bad: {a: -5, b: 0}}\nlimits: {b: {at_most: 0.1}}", "limits.*expost retune"),
+        (
+            "matrix: {good: {a: 0, b: -1}, bad: {a: -5, b: 0}}\nrequire: {recall: {class: bad, at_least: 0.9}}",
+            "requirements.*expost retune",
+        ),
+        ("matrix: {good: {a: 0, b: -number}, bad: {a: -5, b: 0}}", "'number' has the role feature"),
+        ("matrix: {good: {a: 0, b: -amount}, bad: {a: -5, b: 0}}", "no column 'amount'"),
+    ],
+)
+def test_a_utility_that_the_model_cannot_decide_with_is_refused(world: Path, text: str, message: str) -> None:
+    with pytest.raises(ExpostError, match=message):
+        Bundle.load(world / "data/package/bundle").with_utility(utility_of(text, "x"))
+
+
+def test_a_bundle_without_the_shares_of_calib_takes_no_prior(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    bundle.calibrator.pop("reference", None)
+    with pytest.raises(ExpostError, match=r"class shares of calib.*expost retrain"):
+        bundle.with_utility(utility_of("matrix: {good: {a: 0, b: -1}, bad: {a: -5, b: 0}}\nprior: {bad: 0.5}", "x"))
