@@ -26,6 +26,11 @@ def interval(item: Mapping[str, Any] | None, digits: int = 3) -> str:
     return f"{number(item['mean'], digits)} [{number(item['low'], digits)}, {number(item['high'], digits)}]"
 
 
+def worth(value: float | str) -> str:
+    """A cell of the utility matrix: a number, or the expression that gives one per row."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Utility per case on the holdout: the model's policy, the champion, who ignores the costs, and the trivial policies."""
     evaluation = read["evaluation"]
@@ -123,7 +128,7 @@ def _head(read: Mapping[str, Any]) -> list[str]:
 def _decides(read: Mapping[str, Any]) -> list[str]:
     evaluation, decision = read["evaluation"], read["decision"]
     actions = evaluation["actions"]
-    matrix = [[name, *[f"{value:g}" for value in row]] for name, row in zip(evaluation["classes"], evaluation["matrix"], strict=True)]
+    matrix = [[name, *map(worth, row)] for name, row in zip(evaluation["classes"], evaluation["matrix"], strict=True)]
     threshold = decision.get("threshold")
     cut = f" The threshold on the probability of {cell(evaluation['classes'][-1])} is {threshold:.4g}." if threshold is not None else ""
     return [

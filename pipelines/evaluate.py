@@ -2,147 +2,138 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store, utilities
+from pipelines import store
 from pipelines.bundle import Bundle
+from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, read_table, redecided, score
 from pipelines.core import evaluation, partition, policy, representation
-from pipelines.core.evaluation import Display, Rows, Scored
-from pipelines.core.rowhash import Column, Text
-from pipelines.errors import ExpostError, must
+from pipelines.core import utility as worth
+from pipelines.core.bounds import effective_size
+from pipelines.core.evaluation import Cases, Display, Rows, Scored
 from pipelines.params import load
 from pipelines.params.evaluate import Evaluate
-from pipelines.params.utility import Utility
 
 if TYPE_CHECKING:
     import polars as pl
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Models = Mapping[str, tuple[Scored, Rows, Bools]]
 CALIB, HOLDOUT = partition.PARTS.index("calib"), partition.PARTS.index("holdout")
 #: Criteria that need the champion's scores; all are unavailable, with the reason, where it cannot be scored on the table now.
 CRITERIA = ("utility", "log_loss", "brier", "v_information")
 
 
-@dataclass(frozen=True)
-class Table:
-    """The rows with their labels, groups, hashes and parts `(n,)`, the rule behind the parts, class and action names, the utility."""
-
-    frame: pl.DataFrame
-    labels: Ints
-    groups: Ints
-    row_hash: NDArray[np.uint64]
-    parts: NDArray[np.int8]
-    rule: dict[str, Any]
-    classes: list[str]
-    actions: list[str]
-    U: Floats
-    unit: str
+def main() -> None:
+    """Write data/evaluate: rows.parquet, evaluation.json, curves.json."""
+    settings = load(Evaluate)
+    display = Display(settings.confidence, settings.resamples, settings.seed)
+    challenger, status = Bundle.load(store.stage_path("package", "bundle")), store.read_json(store.stage_path("champion", "status.json"))
+    table, champion = read_table(deployment(challenger)), champion_bundle(status)
+    names = ("weights_sha256", "policy_sha256")
+    same = isinstance(champion, Bundle) and all(champion.manifest[name] == challenger.manifest[name] for name in names)
+    with store.stage_folder("evaluate") as out:
+        write(out, table, challenger, champion, same=same, display=display, neighbours=settings.neighbours)
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The champion's scores of the rows in `index`, its parts `(n,)`, and what had to be noted."""
-
-    scored: Scored
-    parts: NDArray[np.int8]
-    notes: tuple[str, ...]
-    reigning: str
+def deployment(challenger: Bundle) -> Floats | None:
+    """Class shares `(K,)` that the utility declares for deployment, as the challenger's policy was made for them; None where it has none."""
+    prior = challenger.policy.get("prior")
+    return None if prior is None else np.asarray(prior["deployment"], dtype=np.float64)
 
 
-def read_table() -> Table:
-    """Read what ingest and split wrote, and the utility now in params.yaml."""
-    import polars as pl
+def write(
+    out: Path, table: Table, challenger: Bundle, reigning: Bundle | Refused | None, *, same: bool, display: Display, neighbours: int
+) -> None:
+    """Score, measure and write; `same` says that the champion has the challenger's weights and policy."""
+    index = np.flatnonzero((table.parts == CALIB) | (table.parts == HOLDOUT))
+    scored = score(challenger, table, index)
+    found = compare(reigning, table, index, scored, same) if isinstance(reigning, Bundle) else reigning
+    champion = found if isinstance(found, Champion) else None
+    theirs = table.parts[index] if champion is None else champion.parts[index]
+    held, calib = table.parts[index] == HOLDOUT, table.parts[index] == CALIB
+    fit = calib & (theirs == CALIB)
+    cases, fit_cases = table.cases(index[held]), table.cases(index[fit])
+    reference = trivial_reference(table, table.cases(np.flatnonzero(table.parts == CALIB)))
 
-    meta, utility = store.read_json(store.stage_path("split", "meta.json")), load(Utility)
-    labels, groups, row_hash, parts = (
-        np.load(store.need(store.stage_path("split", f"{name}.npy")), allow_pickle=False)
-        for name in ("labels", "groups", "row_hash", "parts")
+    def results(model: Scored) -> Rows:
+        return evaluation.row_results(model.take(held), cases, model.embedding[fit], fit_cases, neighbours=neighbours, seed=display.seed)
+
+    ours = results(scored)
+    models = {"challenger": (scored.take(held), ours, np.ones(cases.labels.size, dtype=bool))}
+    if champion is not None:
+        models["champion"] = (champion.scored.take(held), ours if same else results(champion.scored), theirs[held] == HOLDOUT)
+    rows_frame(table, index[held], cases, reference, models).write_parquet(out / "rows.parquet", statistics=False)
+    gain = None if champion is None else calib_gain(champion.scored.take(fit), fit_cases)
+    own = redecided_utility(reigning, models, table=table, cases=cases, display=display) if champion is not None else None
+    store.write_json(
+        out / "evaluation.json",
+        {
+            **figures(table, cases, models, reference[0], display),
+            "identical": same,
+            "calib_rows": int(fit.sum()),
+            "champion_gain": gain,
+            "reigning": champion.reigning if champion else None,
+            "redecided": own,
+            "unavailable": unavailable(ours, found, gain),
+            "broken": [f"the champion cannot be used: {found.reason.rstrip('.')}"] if isinstance(found, Refused) and found.broken else [],
+            "notes": list(champion.notes) if champion else [],
+            "digests": {"challenger": digests(challenger), "champion": digests(reigning)},
+        },
     )
-    frame = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
-    classes = list(meta["classes"])
-    U = utilities.values(utility.cells(tuple(classes)), frame)
-    return Table(frame, labels, groups, row_hash, parts, meta["rule"], classes, list(utility.actions), U, utility.unit)
+    shown = {name: (model.take(mask), rows.take(mask), cases.take(mask)) for name, (model, rows, mask) in models.items() if mask.any()}
+    store.write_json(out / "curves.json", evaluation.curves(shown, display.confidence))
 
 
-def score(bundle: Bundle, frame: pl.DataFrame, order: list[int]) -> Scored:
-    """Score raw rows through a bundle; probability columns come in `order` of its classes, actions as its policy decides, -1 on NaN."""
-    encoded = bundle.encode(frame)
-    scores = bundle.score(encoded.numbers, encoded.categories, finite=False)  # the gate is to see and name what is no number
-    scored = np.isfinite(scores.logits).all(axis=1)
-    probability = np.full(scores.logits.shape, np.nan)
-    probability[scored] = bundle.probabilities(scores.logits[scored])
-    usable = np.isfinite(probability).all(axis=1)
-    actions = np.full(frame.height, -1, dtype=np.int64)
-    if usable.any():
-        decided = bundle.decide(probability[usable], frame.filter(usable))
-        probability[usable], actions[usable] = decided.probability, decided.actions
-    return Scored(probability[:, order], actions, scores.embedding.astype(np.float64))
-
-
-def parts_under(rule: dict[str, Any], table: Table) -> NDArray[np.int8]:
-    """Parts `(n,)` that the rows of the table have under another model's split rule."""
-    if rule == table.rule:
-        return table.parts
-    frame = table.frame
-    columns: dict[str, Column] = {}
-    for name in partition.needed(rule):
-        if name in frame.columns:
-            series = frame[name]
-            columns[name] = series.cast(float).fill_null(np.nan).to_numpy() if series.dtype.is_numeric() else Text.of(series.to_list())
-    holdout = frame["__holdout__"].to_numpy() if "__holdout__" in frame.columns else None
-    return partition.assign_parts(rule, columns, holdout).parts
-
-
-def score_champion(bundle: Bundle, table: Table, index: Ints) -> Champion:
-    """Score the champion on the rows `index` and decide under the utility now; raises ExpostError where the table no longer fits it."""
-    if sorted(bundle.classes) != sorted(table.classes):
-        raise must(
-            f"the champion's classes must be {table.classes}", f"they are {bundle.classes}", "Compare it by hand and promote with a reason."
-        )
-    scored = score(bundle, table.frame[index], [bundle.classes.index(name) for name in table.classes])
-    parts = parts_under(bundle.schema["split"], table)
-    known = list(bundle.policy["actions"])
-    if sorted(known) == sorted(table.actions):
-        moved = np.array([table.actions.index(name) for name in known], dtype=np.int64)
-        actions = np.where(scored.actions >= 0, moved[np.maximum(scored.actions, 0)], -1)
-        return Champion(Scored(scored.probability, actions, scored.embedding), parts, (), "as it reigns")
-    note = f"The champion's actions {known} are not those of params.yaml now; it is re-decided analytically under the utility now."
-    return Champion(redecided(scored, table.U), parts, (note,), "re-decided analytically")
-
-
-def redecided(scored: Scored, U: Floats) -> Scored:
-    """The same probabilities, decided analytically under `U`."""
-    usable = np.isfinite(scored.probability).all(axis=1)
-    actions = np.full(usable.size, -1, dtype=np.int64)
-    actions[usable] = policy.analytic_actions(scored.probability[usable], U)
-    return Scored(scored.probability, actions, scored.embedding)
-
-
-def reference(table: Table, calib: NDArray[np.bool_]) -> tuple[int, Floats]:
+def trivial_reference(table: Table, calib: Cases) -> tuple[int, Floats]:
     """Best trivial action and class prior `(K,)`, both chosen on the calib rows, so that bounds on the holdout stay valid."""
-    means = table.U[table.labels[calib]].mean(axis=0) if calib.any() else table.U.mean(axis=0)
-    return int(means.argmax()), representation.class_prior(table.labels[calib], len(table.classes))
+    classes = len(table.classes)
+    if not calib.labels.size:
+        return int(table.U.reshape(-1, len(table.actions)).mean(axis=0).argmax()), representation.class_prior(calib.labels, classes)
+    always = worth.trivial(calib.labels, calib.U, calib.weights)
+    return int(always.argmax()), representation.class_prior(calib.labels, classes, calib.weights)
 
 
-def rows_frame(
-    table: Table, holdout: Ints, best: int, prior: Floats, models: dict[str, tuple[Scored, Rows, NDArray[np.bool_]]]
-) -> pl.DataFrame:
+def calib_gain(champion: Scored, cases: Cases) -> dict[str, Any]:
+    """The champion's utility per case above the best trivial policy, on rows that are calib for both models: it fixes the margin."""
+    if not cases.labels.size:
+        return {"rows": 0, "utility": None, "trivial": None, "gain": None}
+    obtained = evaluation.utility_rows(champion.actions, cases.labels, cases.U)
+    utility = float(np.average(obtained, weights=cases.weights))
+    trivial = float(worth.trivial(cases.labels, cases.U, cases.weights).max())
+    return {"rows": int(cases.labels.size), "utility": utility, "trivial": trivial, "gain": utility - trivial}
+
+
+def unavailable(ours: Rows, champion: Champion | Refused | None, gain: dict[str, Any] | None) -> dict[str, str]:
+    """Criteria that cannot be computed, with the benign reason."""
+    found = {} if ours.unavailable is None else {"v_information": ours.unavailable}
+    if isinstance(champion, Refused):
+        found |= {name: champion.reason.rstrip(".") for name in CRITERIA}
+    if gain is not None and gain["gain"] is None:
+        found["utility"] = "no row is calib for both models, so the champion's gain, which fixes the margin, is unknown"
+    return found
+
+
+def rows_frame(table: Table, holdout: Ints, cases: Cases, reference: tuple[int, Floats], models: Models) -> pl.DataFrame:
     """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none."""
     import polars as pl
 
-    labels = table.labels[holdout]
+    best, prior = reference
     columns: list[pl.Series] = [
         pl.Series("row_hash", table.row_hash[holdout], dtype=pl.UInt64),
-        pl.Series("group", table.groups[holdout], dtype=pl.Int64),
-        pl.Series("label", [table.classes[k] for k in labels], dtype=pl.String),
-        pl.Series("trivial_utility", table.U[labels, best]),
-        pl.Series("prior_log_loss", -np.log(prior[labels])),
+        pl.Series("group", cases.groups, dtype=pl.Int64),
+        pl.Series("weight", cases.weights, dtype=pl.Float64),
+        pl.Series("label", [table.classes[k] for k in cases.labels], dtype=pl.String),
+        pl.Series("trivial_utility", worth.of_class(cases.U, cases.labels)[:, best]),
+        pl.Series("prior_log_loss", -np.log(prior[cases.labels])),
     ]
     for prefix, (scored, rows, mask) in models.items():
         values = {f"probability_{name}": scored.probability[:, k] for k, name in enumerate(table.classes)}
@@ -154,7 +145,7 @@ def rows_frame(
         columns += [_masked(pl.Series(f"{prefix}_action", names, dtype=pl.String), shown)]
         columns += [_masked(pl.Series(f"{prefix}_{name}", column), shown) for name, column in values.items()]
         if rows.unavailable is not None:
-            columns += [pl.Series(f"{prefix}_v_information", [None] * len(labels), dtype=pl.Float64)]
+            columns += [pl.Series(f"{prefix}_v_information", [None] * len(mask), dtype=pl.Float64)]
     return pl.DataFrame(columns)
 
 
@@ -162,166 +153,76 @@ def _masked(series: pl.Series, shown: pl.Series) -> pl.Series:
     return series.set(~shown, None)
 
 
-def champion_bundle(status: dict[str, Any]) -> Bundle | None:
-    """The champion's verified bundle; raises ExpostError where it is another one than the status names."""
-    if status["state"] != "champion":
-        return None
-    bundle = Bundle.load(store.stage_path("champion", "bundle"))
-    if bundle.manifest["bundle_sha256"] != status["bundle_sha256"]:
-        raise must("data/champion/bundle must be the one that status.json names", "the digests differ", "Run `dvc repro champion`.")
-    return bundle
-
-
-def digests(bundle: Bundle | None) -> dict[str, str] | None:
+def digests(bundle: Bundle | Refused | None) -> dict[str, str] | None:
     """The digests that name a bundle."""
-    return None if bundle is None else {name: bundle.manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")}
-
-
-def compare(bundle: Bundle, table: Table, index: Ints, ours: Scored, same: bool) -> tuple[Champion | None, str | None]:
-    """The champion's scores, or why the table now cannot be scored with it; an identical one is not scored twice."""
-    if same:
-        return Champion(ours, table.parts, (), "as it reigns"), None
-    try:
-        return score_champion(bundle, table, index), None
-    except ExpostError as error:
-        return None, str(error)
-
-
-def calib_gain(champion: Champion, table: Table, index: Ints, shared: NDArray[np.bool_]) -> dict[str, Any]:
-    """The champion's utility per case above the best trivial policy, on rows that are calib for both models: it fixes the margin."""
-    labels = table.labels[index][shared]
-    if not labels.size:
-        return {"rows": 0, "utility": None, "trivial": None, "gain": None}
-    utility = float(evaluation.utility_rows(champion.scored.actions[shared], labels, table.U).mean())
-    trivial = float(table.U[labels].mean(axis=0).max())
-    return {"rows": int(labels.size), "utility": utility, "trivial": trivial, "gain": utility - trivial}
-
-
-def main() -> None:
-    """Write data/evaluate: rows.parquet, evaluation.json, curves.json."""
-    settings, table = load(Evaluate), read_table()
-    display = Display(settings.confidence, settings.resamples, settings.seed)
-    challenger, status = Bundle.load(store.stage_path("package", "bundle")), store.read_json(store.stage_path("champion", "status.json"))
-    champion = champion_bundle(status)
-    names = ("weights_sha256", "policy_sha256")
-    same = champion is not None and all(champion.manifest[name] == challenger.manifest[name] for name in names)
-    with store.stage_folder("evaluate") as out:
-        write(out, table, challenger, champion, same=same, display=display, neighbours=settings.neighbours)
-
-
-def write(out: Path, table: Table, challenger: Bundle, reigning: Bundle | None, *, same: bool, display: Display, neighbours: int) -> None:
-    """Score, measure and write; `same` says that the champion has the challenger's weights and policy."""
-    index = np.flatnonzero((table.parts == CALIB) | (table.parts == HOLDOUT))
-    scored = score(challenger, table.frame[index], [challenger.classes.index(name) for name in table.classes])
-    champion, impossible = (None, None) if reigning is None else compare(reigning, table, index, scored, same)
-    theirs = table.parts[index] if champion is None else champion.parts[index]
-    held, calib = table.parts[index] == HOLDOUT, table.parts[index] == CALIB
-    fit, fit_labels = calib & (theirs == CALIB), table.labels[index][calib & (theirs == CALIB)]
-    holdout, labels, shared = index[held], table.labels[index][held], theirs[held] == HOLDOUT
-    best, prior = reference(table, table.parts == CALIB)
-
-    def results(model: Scored) -> Rows:
-        return evaluation.row_results(
-            model.take(held), labels, table.U, model.embedding[fit], fit_labels, neighbours=neighbours, seed=display.seed
-        )
-
-    ours = results(scored)
-    models = {"challenger": (scored.take(held), ours, np.ones(labels.size, dtype=bool))}
-    if champion is not None:
-        models["champion"] = (champion.scored.take(held), ours if same else results(champion.scored), shared)
-    rows_frame(table, holdout, best, prior, models).write_parquet(out / "rows.parquet", statistics=False)
-    notes = list(champion.notes) if champion else []
-    unavailable = {} if ours.unavailable is None else {"v_information": ours.unavailable}
-    if impossible is not None:
-        unavailable |= {name: impossible.rstrip(".") for name in CRITERIA}
-    gain = None if champion is None else calib_gain(champion, table, index, fit)
-    if gain is not None and gain["gain"] is None:
-        unavailable["utility"] = "no row is calib for both models, so the champion's gain, which fixes the margin, is unknown"
-    described = figures(table, holdout, models, best, display)
-    store.write_json(
-        out / "evaluation.json",
-        {
-            **described,
-            "identical": same,
-            "calib_rows": int(fit.sum()),
-            "champion_gain": gain,
-            "reigning": champion.reigning if champion else None,
-            "redecided": redecided_utility(
-                champion, reigning, table=table, index=index, shared=held & (theirs == HOLDOUT), display=display
-            ),
-            "unavailable": unavailable,
-            "notes": notes,
-            "digests": {"challenger": digests(challenger), "champion": digests(reigning)},
-        },
-    )
-    shown = {name: (model.take(mask), rows.take(mask), labels[mask]) for name, (model, rows, mask) in models.items() if mask.any()}
-    store.write_json(out / "curves.json", evaluation.curves(shown, table.U, display.confidence))
+    if not isinstance(bundle, Bundle):
+        return None
+    return {name: bundle.manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")}
 
 
 def redecided_utility(
-    champion: Champion | None, reigning: Bundle | None, *, table: Table, index: Ints, shared: NDArray[np.bool_], display: Display
+    reigning: Bundle | Refused | None, models: Models, *, table: Table, cases: Cases, display: Display
 ) -> dict[str, Any] | None:
-    """The champion's utility had it decided analytically under the utility now; None where its own matrix is the same."""
-    if champion is None or reigning is None or not shared.any():
+    """The champion's utility had it decided analytically under the utility now; None where its own utility is the same."""
+    scored, _, mask = models["champion"]
+    if not isinstance(reigning, Bundle) or not mask.any():
         return None
     own = reigning.policy
-    if own["actions"] == table.actions and own["classes"] == table.classes and np.array_equal(own["matrix"], table.U):
+    if own["actions"] == table.actions and own["classes"] == table.classes and own["matrix"] == table.cells:
         return None
-    actions = redecided(champion.scored.take(shared), table.U).actions
-    utility = evaluation.utility_rows(actions, table.labels[index][shared], table.U)
-    return asdict(evaluation.utility_interval(utility, table.groups[index][shared], table.U, display))
+    shared = cases.take(mask)
+    actions = redecided(scored.take(mask), shared.U).actions
+    return asdict(evaluation.utility_interval(evaluation.utility_rows(actions, shared.labels, shared.U), shared, display))
 
 
-def figures(
-    table: Table, holdout: Ints, models: dict[str, tuple[Scored, Rows, NDArray[np.bool_]]], best: int, display: Display
-) -> dict[str, Any]:
+def figures(table: Table, cases: Cases, models: Models, best: int, display: Display) -> dict[str, Any]:
     """Figures of both models, of the trivial policies and of who ignores the costs, each with its interval."""
-    labels, groups, U = table.labels[holdout], table.groups[holdout], table.U
     scored, rows, _ = models["challenger"]
-    plain = evaluation.utility_rows(ignoring_costs(scored.probability, U), labels, U)
+    plain = evaluation.utility_rows(ignoring_costs(scored.probability, cases.U), cases.labels, cases.U)
+    always = worth.of_class(cases.U, cases.labels)
     made: dict[str, Any] = {
         "classes": table.classes,
         "actions": table.actions,
-        "matrix": U.tolist(),
-        "unit": table.unit,
+        "matrix": [list(row) for row in table.cells],
+        "unit": table.utility.unit,
+        "reach": cases.reach,
         "confidence": display.confidence,
-        "rows": {"holdout": int(labels.size), "compared": int(models["champion"][2].sum()) if "champion" in models else 0},
-        "prevalence": np.bincount(labels, minlength=len(table.classes)).tolist(),
-        "trivial": {name: asdict(evaluation.utility_interval(U[labels, a], groups, U, display)) for a, name in enumerate(table.actions)},
+        "rows": {"holdout": int(cases.labels.size), "compared": int(models["champion"][2].sum()) if "champion" in models else 0},
+        "effective_rows": effective_size(cases.weights),
+        "prevalence": np.bincount(cases.labels, minlength=len(table.classes)).tolist(),
+        "trivial": {name: asdict(evaluation.utility_interval(always[:, a], cases, display)) for a, name in enumerate(table.actions)},
         "best_trivial": table.actions[best],
-        "argmax": asdict(evaluation.utility_interval(plain, groups, U, display)),
-        "gain": asdict(evaluation.difference_interval(rows.utility - U[labels, best], groups, U, display)),
-        "gain_over_argmax": asdict(evaluation.difference_interval(rows.utility - plain, groups, U, display)),
+        "argmax": asdict(evaluation.utility_interval(plain, cases, display)),
+        "gain": asdict(evaluation.difference_interval(rows.utility - always[:, best], cases, display)),
+        "gain_over_argmax": asdict(evaluation.difference_interval(rows.utility - plain, cases, display)),
         "champion": None,
         "difference": None,
     }
     for name, (model, results, mask) in models.items():
         made[name] = evaluation.summary(
-            model.take(mask),
-            results.take(mask),
-            labels[mask],
-            groups[mask],
-            U=U,
-            classes=table.classes,
-            actions=table.actions,
-            display=display,
+            model.take(mask), results.take(mask), cases.take(mask), classes=table.classes, actions=table.actions, display=display
         )
     if "champion" in models:
-        _, other, mask = models["champion"]
-        made["difference"] = {
-            "utility": asdict(evaluation.difference_interval((rows.utility - other.utility)[mask], groups[mask], U, display)),
-            "log_loss": asdict(evaluation.seen_interval((rows.log_loss - other.log_loss)[mask], groups[mask], display)),
-            "brier": asdict(evaluation.seen_interval((rows.brier - other.brier)[mask], groups[mask], display)),
-            "v_information": asdict(evaluation.seen_interval((rows.bits - other.bits)[mask], groups[mask], display)),
-        }
+        made["difference"] = differences(rows, *models["champion"][1:], cases, display)
     return made
+
+
+def differences(ours: Rows, theirs: Rows, mask: Bools, cases: Cases, display: Display) -> dict[str, Any]:
+    """Challenger minus champion on the rows that were holdout for both, with intervals."""
+    shared, a, b = cases.take(mask), ours.take(mask), theirs.take(mask)
+    return {
+        "utility": asdict(evaluation.difference_interval(a.utility - b.utility, shared, display)),
+        "log_loss": asdict(evaluation.seen_interval(a.log_loss - b.log_loss, shared, display)),
+        "brier": asdict(evaluation.seen_interval(a.brier - b.brier, shared, display)),
+        "v_information": asdict(evaluation.seen_interval(a.bits - b.bits, shared, display)),
+    }
 
 
 def ignoring_costs(probability: Floats, U: Floats) -> Ints:
     """Actions `(n,)` of who takes the most probable class's best action; -1 where a probability is no number."""
     usable = np.isfinite(probability).all(axis=1)
     actions = np.full(usable.size, -1, dtype=np.int64)
-    actions[usable] = policy.argmax_ignoring_costs(probability[usable], U)
+    actions[usable] = policy.argmax_ignoring_costs(probability[usable], worth.take(U, usable))
     return actions
 
 

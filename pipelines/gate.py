@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines import store
 from pipelines.core import gate
-from pipelines.core.gate import Evidence, Results, Settings, Verdict
+from pipelines.core.gate import Constraint, Evidence, Results, Settings, Verdict
 from pipelines.params import load
 from pipelines.params.gate import Gate
 
@@ -71,10 +72,13 @@ def invalid(frame: pl.DataFrame, prefix: str, classes: list[str], actions: list[
 
 def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any]) -> Evidence:
     """The rows to compare, those that were holdout for both models, with all that the verdict rests on."""
-    classes, matrix = tuple(evaluation["classes"]), np.asarray(evaluation["matrix"], dtype=np.float64)
+    classes, reach = tuple(evaluation["classes"]), evaluation.get("reach")
     compared = champion["state"] == "champion"
-    wrong = mismatches(evaluation, champion)
+    wrong = list(evaluation.get("broken") or mismatches(evaluation, champion))
+    if not isinstance(reach, int | float) or not math.isfinite(reach):
+        wrong.append("the largest difference of two actions on one row is missing")
     unavailable = dict(evaluation.get("unavailable") or {})
+    kept = constraints_of(frame, evaluation)
     if compared and "champion_action" in frame.columns:
         # A row not shared is null in every column of the champion; one with any value left is compared, and its gaps are errors.
         theirs = [frame[name].is_not_null().to_numpy() for name in frame.columns if name.startswith("champion_")]
@@ -84,6 +88,7 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         wrong.append("the champion's rows are missing")
     wrong += invalid(frame, "challenger", list(classes), evaluation["actions"])
     known = {name: code for code, name in enumerate(classes)}
+    weights, groups = weights_of(frame, wrong), frame["group"].to_numpy()
     labels = np.array([known.get(name, -1) for name in frame["label"].to_list()], dtype=np.int64)
     if (labels < 0).any():
         wrong.append(f"{int((labels < 0).sum())} rows have an unknown class")
@@ -93,15 +98,40 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         champion=results(frame, "champion") if compared else None,
         labels=labels,
         classes=classes,
-        reach=float(np.ptp(matrix, axis=1).max()),
-        groups=frame["group"].to_numpy(),
+        reach=float(reach or 0.0),
+        groups=groups,
         champion_gain=(evaluation.get("champion_gain") or {}).get("gain"),
         reference_utility=column(frame, "trivial_utility"),
         reference_log_loss=column(frame, "prior_log_loss"),
         unit=evaluation["unit"],
         unavailable=unavailable,
         invalid=tuple(wrong),
+        weights=weights,
+        constraints=kept,
     )
+
+
+def weights_of(frame: pl.DataFrame, wrong: list[str]) -> Floats | None:
+    """Weights `(n,)` of the rows, None where they are equal; what is wrong with them is added to `wrong`."""
+    weights = column(frame, "weight")
+    if weights is None or not (np.isfinite(weights) & (weights > 0)).all():
+        wrong.append("the rows' weights are missing" if weights is None else "a row's weight is no number above 0")
+        return None
+    return None if not weights.size or (weights == weights[0]).all() else weights
+
+
+def constraints_of(frame: pl.DataFrame, evaluation: dict[str, Any]) -> tuple[Constraint, ...]:
+    """The limits and requirements that the evaluation lists, with the challenger's rows that tell of them."""
+    made, ignored = [], list[str]()
+    for item in evaluation.get("limits") or ():
+        taken = frame["challenger_action"] if "challenger_action" in frame.columns else None
+        values = None if taken is None else column(taken.eq(item["action"]).cast(float).to_frame("taken"), "taken")
+        made.append(Constraint("limit", item["action"], item["at_most"], values, frame["group"].to_numpy(), weights_of(frame, ignored)))
+    for item in evaluation.get("requirements") or ():
+        rows = frame.filter(frame["label"] == item["class"])
+        values = column(rows, "challenger_right")
+        made.append(Constraint("requirement", item["class"], item["at_least"], values, rows["group"].to_numpy(), weights_of(rows, ignored)))
+    return tuple(made)
 
 
 def mismatches(evaluation: dict[str, Any], champion: dict[str, Any]) -> list[str]:

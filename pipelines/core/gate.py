@@ -1,7 +1,8 @@
 """The gate as a pure truth table: what was measured on the holdout becomes PASS, FAIL, INSUFFICIENT_DATA or ERROR, each with its reason.
 
 One test decides: the challenger's utility is not inferior to the champion's (one-sided t-bound with a worst-case pseudo-row). The
-guards - log loss, Brier, V-information - block only where the challenger is significantly (Holm over the guards) and materially worse.
+guards - log loss, Brier, V-information - block only where the challenger is significantly (Holm over the guards) and materially worse,
+and a declared limit or requirement only where the holdout clearly shows that the challenger does not keep it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from pipelines.core.bounds import Interval, augmented_moments, mean_interval, p_value_above
+from pipelines.core.bounds import Interval, augmented_moments, effective_size, mean_interval, p_value_above
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,10 +41,26 @@ class Results:
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """What the challenger's policy is to keep: a "limit" on an action's share, a "requirement" of a class's recall.
+
+    `values` `(m,)` are ones where the action was taken, or the right one for the class; None where they are missing. The rows are the
+    challenger's whole holdout, or those of the class, with their groups and weights.
+    """
+
+    kind: str
+    subject: str
+    level: float
+    values: Floats | None
+    groups: Ints | None = None
+    weights: Floats | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a verdict rests on; arrays are aligned to the n rows compared (the holdout of both models, or the challenger's alone).
 
-    `reach` is the most that two actions can differ in utility on one row. `champion_gain` is the champion's utility per case above the best
+    `weights` say how many rows each stands for, None where all stand for one. `reach` is the most that two actions can differ in utility on one row. `champion_gain` is the champion's utility per case above the best
     trivial policy, on calib. `reference_utility` and `reference_log_loss` are those of the best trivial policy and of the class prior, both
     chosen on calib. `unavailable` maps a criterion to the benign reason why it could not be computed; `invalid` lists what makes the rows
     unfit to judge from.
@@ -61,6 +78,8 @@ class Evidence:
     unit: str = "points"
     unavailable: Mapping[str, str] = field(default_factory=dict)
     invalid: tuple[str, ...] = ()
+    weights: Floats | None = None
+    constraints: tuple[Constraint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,7 @@ class Criterion:
     rows_needed: int | None = None
     p_value: float | None = None
     unit: str | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +124,7 @@ class Verdict:
 
 def judge(evidence: Evidence, settings: Settings) -> Verdict:
     """Judge a challenger against the champion, or by absolute criteria where there is none."""
-    basis = (_support(evidence), _validity(evidence))
+    basis = (*(_kept(item, settings.alpha) for item in evidence.constraints), _support(evidence), _validity(evidence))
     if evidence.champion is None:
         return conclude((*_absolute(evidence, settings), *basis))
     return conclude((_utility(evidence, settings), *_guards(evidence, settings), *basis))
@@ -174,20 +194,49 @@ def _usable(name: str, evidence: Evidence, *columns: Floats | None) -> Criterion
 
 
 def _bounds(values: Floats, reach: float, evidence: Evidence, alpha: float) -> Interval:
-    return mean_interval(values, groups=evidence.groups, confidence=1 - alpha, worst=-reach, best=reach, two_sided=False)
+    given = {"groups": evidence.groups, "weights": evidence.weights}
+    return mean_interval(values, **given, confidence=1 - alpha, worst=-reach, best=reach, two_sided=False)
+
+
+def _on(rows: int, weights: Floats | None) -> str:
+    """`On 150 rows`, with their effective number where weights make it another."""
+    effective = rows if weights is None else effective_size(weights)
+    return f"On {rows} rows" + (f" (effective {effective:.1f})" if abs(effective - rows) >= 0.05 else "")
 
 
 def _needed(values: Floats, reach: float, margin: float, evidence: Evidence, alpha: float) -> int:
-    """Rows needed given the spread seen in the rows compared, clusters counted, and at least one more than there are."""
-    rows = values.size
-    if evidence.groups is None:
-        spread, weight = float(values.std()), 1.0
+    """Rows needed, weighted as those compared, given the spread seen in these, clusters counted; at least one more than there are."""
+    rows, groups, weights = values.size, evidence.groups, evidence.weights
+    if groups is None and weights is None:
+        spread, pseudo = float(values.std()), 1.0
     else:
-        clusters = np.unique(evidence.groups).size
-        weight = rows / clusters
-        error = augmented_moments(values, float(values.mean()), evidence.groups)[1]
-        spread = error * (rows + weight) / math.sqrt(rows)
-    return max(rows + 1, rows_needed(spread, reach * weight, margin, alpha))
+        pseudo = rows / (rows if groups is None else np.unique(groups).size)  # the pseudo-row's weight, in rows of mean weight
+        pseudo *= 1.0 if weights is None else float(weights.max() / weights.mean())
+        error = augmented_moments(values, float(np.average(values, weights=weights)), groups, weights)[1]
+        spread = error * (rows + pseudo) / math.sqrt(rows)
+    return max(rows + 1, rows_needed(spread, reach * pseudo, margin, alpha))
+
+
+def _kept(item: Constraint, alpha: float) -> Criterion:
+    """Whether the holdout lets the challenger's policy keep a limit or a requirement: it fails only where it clearly does not."""
+    limit = item.kind == "limit"
+    what = f"the share of the action {item.subject}" if limit else f"the recall of class {item.subject}"
+    made = Criterion(item.kind, PASS, "", margin=item.level, unit="share", subject=item.subject)
+    if item.values is None or not np.isfinite(item.values).all():
+        return replace(made, verdict=ERROR, reason=f"{what[0].upper()}{what[1:]} cannot be computed: a number is missing.")
+    if item.values.size == 0:
+        reason = f"No row tells of {what}: rows are needed to see whether the {item.kind} is kept."
+        return replace(made, verdict=INSUFFICIENT, reason=reason, rows_needed=1)
+    given = {"groups": item.groups, "weights": item.weights}
+    found = mean_interval(item.values, **given, confidence=1 - alpha, worst=0.0, best=1.0, two_sided=False)
+    broken = found.low > item.level if limit else found.high < item.level
+    reason = (
+        f"{_on(found.rows, item.weights)} {what} is {found.mean:.3f} (one-sided {1 - alpha:.0%} bounds {found.low:.3f} and {found.high:.3f}), "
+        f"{'at most' if limit else 'at least'} {item.level:g} is wanted: {'clearly not kept' if broken else 'not clearly missed'}."
+    )
+    bound = found.low if limit else found.high
+    made = replace(made, estimate=found.mean, low=found.low, high=found.high, bound=bound, rows=found.rows, reason=reason)
+    return replace(made, verdict=FAIL) if broken else made
 
 
 def _utility(evidence: Evidence, settings: Settings) -> Criterion:
@@ -207,7 +256,7 @@ def _utility(evidence: Evidence, settings: Settings) -> Criterion:
         "utility", PASS, "", interval.mean, interval.low, interval.high, interval.low, margin, interval.rows, unit=evidence.unit
     )
     sure = f"one-sided {1 - settings.alpha:.0%} bounds {interval.low:+.4g} and {interval.high:+.4g}"
-    text = f"On {interval.rows} rows the challenger's utility per case differs from the champion's by {interval.mean:+.4g} {evidence.unit} ({sure})"
+    text = f"{_on(interval.rows, evidence.weights)} the challenger's utility per case differs from the champion's by {interval.mean:+.4g} {evidence.unit} ({sure})"
     goal = f"the margin of {-margin:.4g}" if margin > 0 else "0, since the champion gains nothing over the best trivial policy on calib"
     if interval.low > -margin:
         return replace(measured, reason=f"{text}: not inferior, the lower bound lies above {goal}.")
@@ -246,7 +295,7 @@ def _reach(values: Floats) -> float:
 
 def _p_value(worse: Floats, evidence: Evidence) -> float:
     reach = _reach(worse)
-    return p_value_above(worse, 0.0, groups=evidence.groups, worst=-reach, best=reach)
+    return p_value_above(worse, 0.0, groups=evidence.groups, weights=evidence.weights, worst=-reach, best=reach)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -265,7 +314,7 @@ def _guard(name: str, worse: Floats, p_value: float, evidence: Evidence, setting
     blocked = p_value < settings.alpha and interval.mean > material
     what = "significantly and materially worse" if blocked else "not both significantly and materially worse"
     reason = (
-        f"On {interval.rows} rows the challenger's {TITLES[name]} differs from the champion's by {estimate:+.4g} {UNITS[name]} "
+        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} differs from the champion's by {estimate:+.4g} {UNITS[name]} "
         f"(one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g}, Holm p = {p_value:.2g}, material from {material:g} on): {what}."
     )
     made = Criterion(name, FAIL if blocked else PASS, reason, estimate, low, high, rows=interval.rows, p_value=p_value, unit=UNITS[name])
@@ -290,7 +339,7 @@ def _absolute(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
         refused = _usable(name, evidence, values)
         if refused is None:
             interval = _bounds(values, _reach(values), evidence, settings.alpha)
-            reason = f"On {interval.rows} rows the {TITLES[name]} is {interval.mean:.4g} {UNITS[name]}, a finite number in every row."
+            reason = f"{_on(interval.rows, evidence.weights)} the {TITLES[name]} is {interval.mean:.4g} {UNITS[name]}, a finite number in every row."
             refused = Criterion(name, PASS, reason, interval.mean, interval.low, interval.high, rows=interval.rows, unit=UNITS[name])
         criteria.append(refused)
     return tuple(criteria)
@@ -310,7 +359,7 @@ def _beats(name: str, ours: Floats | None, reference: Floats | None, evidence: E
     unit, times = (evidence.unit, "") if name == "utility" else (UNITS[name], f"{ratio:g} times " if ratio != 1 else "")
     than = "the best trivial policy's" if name == "utility" else f"{times}the class prior's"
     text = (
-        f"On {interval.rows} rows the challenger's {TITLES[name]} per case differs from {than} by {estimate:+.4g} {unit} "
+        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} per case differs from {than} by {estimate:+.4g} {unit} "
         f"(one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g})"
     )
     made = Criterion(

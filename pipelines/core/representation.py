@@ -30,19 +30,23 @@ class Probe:
     unavailable: str | None = None
 
 
-def class_prior(labels: Ints, classes: int) -> Floats:
-    """Class frequencies `(K,)` with half a row added to each class, so that an absent class keeps a finite surprise."""
-    counts = np.bincount(labels, minlength=classes) + 0.5
+def class_prior(labels: Ints, classes: int, weights: Floats | None = None) -> Floats:
+    """Class shares `(K,)`, weighted by `weights` `(n,)`, with half a row added to each, so that an absent class keeps a finite surprise."""
+    counts = np.bincount(labels, weights=weights, minlength=classes) + 0.5 * (
+        1.0 if weights is None or not weights.size else weights.mean()
+    )
     return np.asarray(counts / counts.sum())
 
 
-def v_information(fit: Floats, fit_labels: Ints, score: Floats, labels: Ints, classes: int, *, seed: int = 0) -> Probe:
+def v_information(
+    fit: Floats, fit_labels: Ints, score: Floats, labels: Ints, classes: int, *, weights: Floats | None = None, seed: int = 0
+) -> Probe:
     """V-information per row in bits: log2 of the probe's probability of the true class minus log2 of its prior.
 
     A logistic regression on embeddings `fit` `(m, D)`, standardised with their moments, its L2 strength chosen by cross-validated log
-    loss, is scored on `score` `(n, D)`; prior and probe come from the same m rows (Xu et al. 2020, arXiv 2002.10689; pointwise form:
-    Ethayarajh et al. 2022). Positive: the embedding tells something. Not computable, with the reason, where a class has too few rows to
-    fit a probe; NaN where an embedding holds a NaN.
+    loss, is scored on `score` `(n, D)`; prior and probe come from the same m rows, weighted by `weights` `(m,)` (Xu et al. 2020, arXiv
+    2002.10689; pointwise form: Ethayarajh et al. 2022). Positive: the embedding tells something. Not computable, with the reason, where
+    a class has too few rows to fit a probe; NaN where an embedding holds a NaN.
     """
     counts = np.bincount(fit_labels, minlength=classes)
     if counts.min() < 2:
@@ -52,28 +56,30 @@ def v_information(fit: Floats, fit_labels: Ints, score: Floats, labels: Ints, cl
         return Probe(np.full(labels.size, np.nan), np.nan)
     mean, scale = fit.mean(axis=0), fit.std(axis=0)
     scale = np.where(scale > 1e-12 * np.maximum(1.0, np.abs(mean)), scale, np.inf)  # a constant dimension tells nothing
-    probability, strength = _probe((fit - mean) / scale, fit_labels, (score - mean) / scale, int(min(FOLDS, counts.min())), seed)
-    prior = class_prior(fit_labels, classes)
+    given = np.ones(fit_labels.size) if weights is None else weights / weights.mean()
+    folds = int(min(FOLDS, counts.min()))
+    probability, strength = _probe((fit - mean) / scale, fit_labels, given, (score - mean) / scale, folds=folds, seed=seed)
+    prior = class_prior(fit_labels, classes, weights)
     chosen = np.maximum(probability[np.arange(labels.size), labels], 1e-15)
     return Probe(np.log2(chosen) - np.log2(prior[labels]), strength)
 
 
-def _probe(fit: Floats, fit_labels: Ints, score: Floats, folds: int, seed: int) -> tuple[Floats, float]:
+def _probe(fit: Floats, fit_labels: Ints, weights: Floats, score: Floats, *, folds: int, seed: int) -> tuple[Floats, float]:
     from sklearn.model_selection import StratifiedKFold
     from threadpoolctl import threadpool_limits
 
     order = _thinned(fit, fit_labels)
-    fit, fit_labels = fit[order], fit_labels[order]
+    fit, fit_labels, weights = fit[order], fit_labels[order], weights[order]
     splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(fit, fit_labels))
     losses: list[float] = []
     with threadpool_limits(1 if fit.size < SMALL else None):
         for strength in STRENGTHS:
             if len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
                 break  # over-fitting from here on, and the weaker the penalty the slower the fit
-            held = [(_logistic(strength, fit[train], fit_labels[train], fit[test]), fit_labels[test]) for train, test in splits]
-            losses.append(-float(np.concatenate([p[np.arange(k.size), k] for p, k in held]).sum()))
+            held = [(_logistic(strength, fit[train], fit_labels[train], weights[train], fit[test]), test) for train, test in splits]
+            losses.append(-float(sum(weights[test] @ p[np.arange(test.size), fit_labels[test]] for p, test in held)))
         best = STRENGTHS[int(np.argmin(losses))]
-        return np.exp(_logistic(best, fit, fit_labels, score)), best
+        return np.exp(_logistic(best, fit, fit_labels, weights, score)), best
 
 
 def _thinned(rows: Floats, labels: Ints) -> Ints:
@@ -88,42 +94,48 @@ def _thinned(rows: Floats, labels: Ints) -> Ints:
     )
 
 
-def _logistic(strength: float, fit: Floats, labels: Ints, score: Floats) -> Floats:
-    """Log-probabilities `(n, K)` of `score` under a logistic regression fitted on `fit`."""
+def _logistic(strength: float, fit: Floats, labels: Ints, weights: Floats, score: Floats) -> Floats:
+    """Log-probabilities `(n, K)` of `score` under a logistic regression fitted on `fit`, its rows weighted."""
     from sklearn.linear_model import LogisticRegression
 
     if not score.size:
         return np.empty((0, int(labels.max()) + 1))
-    return np.asarray(LogisticRegression(C=strength, max_iter=500).fit(fit, labels).predict_log_proba(score))
+    return np.asarray(LogisticRegression(C=strength, max_iter=500).fit(fit, labels, weights).predict_log_proba(score))
 
 
-def neighbours_probability(fit: Floats, fit_labels: Ints, score: Floats, classes: int, *, neighbours: int) -> Floats:
+def neighbours_probability(
+    fit: Floats, fit_labels: Ints, score: Floats, classes: int, *, neighbours: int, weights: Floats | None = None
+) -> Floats:
     """Class probabilities `(n, K)` by vote of the cosine-nearest `neighbours` of m fitted rows, the class prior being one vote more.
+
+    A row votes as often as its weight says, where `weights` `(m,)` are given, one vote on average.
 
     At most m / 2K neighbours vote, half a class's rows on average, or few rows would let the most frequent class win everywhere.
     """
-    prior = class_prior(fit_labels, classes)
+    prior = class_prior(fit_labels, classes, weights)
     count = min(neighbours, max(1, fit_labels.size // (2 * classes)), fit_labels.size)
     if count == 0 or not (np.isfinite(fit).all() and np.isfinite(score).all()):
         return np.full((score.shape[0], classes), np.nan)
     mean, kept = fit.mean(axis=0), _thinned(fit, fit_labels)
-    base, one_hot = _unit(fit[kept] - mean), np.eye(classes)[fit_labels[kept]]
+    given = np.ones(fit_labels.size) if weights is None else weights / weights.mean()
+    base, vote = _unit(fit[kept] - mean), np.eye(classes)[fit_labels[kept]] * given[kept, None]
     votes = np.empty((score.shape[0], classes))
     for start in range(0, score.shape[0], 2048):
         similarity = _unit(score[start : start + 2048] - mean) @ base.T
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        votes[start : start + 2048] = one_hot[nearest].sum(axis=1)
-    return np.asarray((votes + prior) / (count + 1))
+        votes[start : start + 2048] = vote[nearest].sum(axis=1)
+    return np.asarray((votes + prior) / (votes.sum(axis=1, keepdims=True) + 1))
 
 
-def effective_rank(embedding: Floats) -> float:
-    """exp(entropy of the normalised singular values) of centred embeddings `(n, D)` (Roy and Vetterli 2007): between 1 and min(n, D).
+def effective_rank(embedding: Floats, weights: Floats | None = None) -> float:
+    """exp(entropy of the normalised singular values) of centred, weighted embeddings `(n, D)` (Roy and Vetterli 2007), from 1 to min(n, D).
 
     It is shown, never gated: a good binary network's embedding tends to rank one.
     """
     if embedding.size == 0 or not np.isfinite(embedding).all():
         return float("nan")
-    centred = embedding - embedding.mean(axis=0)
+    given = np.ones(len(embedding)) if weights is None else weights
+    centred = (embedding - np.average(embedding, axis=0, weights=given)) * np.sqrt(given)[:, None]
     values = np.sqrt(np.maximum(np.linalg.eigvalsh(centred.T @ centred), 0.0))
     if values.sum() <= 0:
         return 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.core import evaluation, gate, policy
-from pipelines.core.evaluation import Scored
+from pipelines.core.evaluation import Cases, Scored
 from pipelines.core.gate import Evidence, Results, Settings
 
 U = np.array([[0.0, -1.0], [-10.0, 0.0]])
@@ -79,8 +79,9 @@ def results(p: np.ndarray, z: np.ndarray, labels: np.ndarray, calib: np.ndarray)
     usable = np.isfinite(p).all(axis=1)
     actions = np.full(len(p), -1)
     actions[usable] = policy.analytic_actions(p[usable], U)
-    held = ~calib
-    rows = evaluation.row_results(Scored(p, actions, z).take(held), labels[held], U, z[calib], labels[calib], neighbours=15)
+    held, n = ~calib, len(labels)
+    cases = Cases(labels, np.arange(n), np.ones(n), U, -10.0, 0.0, 10.0)
+    rows = evaluation.row_results(Scored(p, actions, z).take(held), cases.take(held), z[calib], cases.take(calib), neighbours=15)
     return Results(rows.utility, rows.log_loss, rows.brier, rows.bits)
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from sklearn import metrics as reference
 
-from pipelines import champion, evaluate, store
+from pipelines import champion, contest, evaluate, store
 from pipelines.bundle import Bundle
 from pipelines.errors import ExpostError
 from tests.stages.judging import crown, edit, other_policy
@@ -117,8 +117,8 @@ def test_a_champion_of_another_split_is_compared_on_the_holdout_of_both_only(cop
     crown(copy, copy / "data/package/bundle", other_split)
     rows, evaluation = run()
     meta = json.loads(Path("data/split/meta.json").read_text())
-    table = evaluate.read_table()
-    theirs = evaluate.parts_under({**meta["rule"], "salt": "other"}, table)
+    table = contest.read_table()
+    theirs = contest.parts_under({**meta["rule"], "salt": "other"}, table)
     both = (table.parts == 3) & (theirs == 3)
     assert 0 < evaluation["rows"]["compared"] == both.sum() < (table.parts == 3).sum()
     assert (rows["champion_utility"].is_not_null().to_numpy() == both[table.parts == 3]).all()
@@ -140,8 +140,8 @@ def test_a_champion_that_shares_no_holdout_row_is_left_out_of_the_curves(copy: P
 
 
 def test_the_rule_in_the_bundle_gives_the_parts_that_split_wrote(copy: Path) -> None:
-    table = evaluate.read_table()
-    assert (evaluate.parts_under({**table.rule, "note": "another object, the same rule"}, table) == table.parts).all()
+    table = contest.read_table()
+    assert (contest.parts_under({**table.rule, "note": "another object, the same rule"}, table) == table.parts).all()
 
 
 def test_a_champion_with_the_classes_in_another_order_scores_the_same(copy: Path) -> None:
