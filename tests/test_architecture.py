@@ -18,7 +18,7 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = DVC["stages"]
 ONLY_IMPORTER = {
     "great_expectations": {"pipelines/validate.py"},
-    "optuna": {"pipelines/decide.py"},
+    "optuna": {"pipelines/search.py"},
     "dvc": {"flows/graph.py"},
     "mlflow": {"pipelines/registry.py", "pipelines/serving.py"},
 }

@@ -50,9 +50,9 @@ def decide(probability: Any, U: Any, offsets: Any = None, prices: Any = None) ->
 
 
 def under_prior(probability: Any, data: Any, deployment: Any) -> Float:
-    """Probabilities `(n, K)` where the class prior is `deployment` `(K,)` instead of `data` `(K,)`; Saerens et al. (2002), equation 2.4."""
+    """Probabilities `(..., K)` where the class prior is `deployment` `(K,)` instead of `data` `(K,)`; Saerens et al. (2002), equation 2.4."""
     weighted = np.asarray(probability, dtype=np.float64) * (np.asarray(deployment, dtype=np.float64) / np.asarray(data, dtype=np.float64))
-    return np.asarray(weighted / weighted.sum(axis=1, keepdims=True))
+    return np.asarray(weighted / weighted.sum(axis=-1, keepdims=True))
 
 
 def corrected(policy: dict[str, Any], probability: Any) -> Float:

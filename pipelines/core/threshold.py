@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.core import policy
-from pipelines.core.utility import scale
+from pipelines.core.utility import of_class, scale
 
 Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -27,29 +28,45 @@ class Cutoff:
     high: float
 
 
-def best_cutoff(score: Any, gain: Any, *, prefer: float = 0.0) -> Cutoff:
+def best_cutoff(score: Any, gain: Any, *, prefer: float = 0.0, weights: Any = None, low: float = -np.inf, high: float = np.inf) -> Cutoff:
     """Find the cut-off of `score` `(n,)` with the highest total `gain` `(n,)`, what acting on a row is worth against not acting.
 
     O(n log n). Equal scores are never split. The cut-off stands midway between neighbouring scores, beyond the extremes at
     -inf or +inf; where several are equally good (to 1e-12 of the sum of absolute gains), the one nearest to `prefer`, and
-    `prefer` itself where it is one of them.
+    `prefer` itself where it is one of them. Rows count by `weights` `(n,)`; only cut-offs from `low` to `high`, both included, are looked at.
     """
     s, g = np.asarray(score, dtype=np.float64), np.asarray(gain, dtype=np.float64)
     if s.size == 0:
-        return Cutoff(prefer, 0.0, -np.inf, np.inf)
+        return Cutoff(float(np.clip(prefer, low, high)), 0.0, -np.inf, np.inf)
     order = np.argsort(s)
-    s, g = s[order], g[order]
+    total = float(s.size)
+    if weights is not None:
+        w = np.asarray(weights, dtype=np.float64)
+        g, total = g * w, float(w.sum())
+    return _best(s[order], g[order], total, prefer, (low, high))
+
+
+def _best(s: Float, g: Float, total: float, prefer: float, within: tuple[float, float]) -> Cutoff:
+    """The best cut-off of scores in ascending order; `g` are gains times weights, `total` the sum of the weights."""
+    lowest, highest = within
     last_of_tie = np.append(s[1:] != s[:-1], True)
     edges = np.concatenate([[-np.inf], s[last_of_tie], [np.inf]])
     above = np.concatenate([[0.0], np.cumsum(g)[last_of_tie]])
     above = above[-1] - above
     above[-1] = 0.0
-    top = np.flatnonzero(above >= above.max() - 1e-12 * np.abs(g).sum())
-    low, high = edges[top], edges[top + 1]
+    first, last = 0, above.size
+    if lowest > -np.inf or highest < np.inf:
+        first = min(max(int(np.searchsorted(edges, lowest, side="right")) - 1, 0), above.size - 1)
+        last = max(int(np.searchsorted(edges[:-1], highest, side="right")), first + 1)
+    allowed = above[first:last]
+    top = first + np.flatnonzero(allowed >= allowed.max() - 1e-12 * np.abs(g).sum())
+    low, high = np.maximum(edges[top], lowest), np.minimum(edges[top + 1], np.nextafter(highest, np.inf))
     distance = np.maximum(np.maximum(low - prefer, prefer - high), 0.0)
     distance[(prefer >= high)] = np.maximum(distance[(prefer >= high)], np.finfo(float).tiny)
-    i = int(distance.argmin())
-    return Cutoff(_between(low[i], high[i], prefer), float(above[top[i]] / s.size), float(low[i]), float(high[i]))
+    best = int(distance.argmin())
+    return Cutoff(
+        _between(low[best], high[best], prefer), float(above[top[best]]) / total, float(edges[top[best]]), float(edges[top[best] + 1])
+    )
 
 
 def _between(low: float, high: float, prefer: float) -> float:
@@ -61,21 +78,61 @@ def _between(low: float, high: float, prefer: float) -> float:
     return float(middle if middle < high else low)
 
 
-def exact(probability: Any, labels: Any, U: Any) -> tuple[Float, Float, Cutoff]:
+def exact(
+    probability: Any, labels: Any, U: Any, *, weights: Any = None, low: float = -np.inf, high: float = np.inf
+) -> tuple[Float, Float, Cutoff]:
     """Best policy for two actions on these rows: offsets `(K,)`, prices `(2,)`, and the cut-off that they stand for.
 
-    `probability` `(n, K)`, `labels` `(n,)`, `U` `(K, 2)`. With two classes the score is the second class's log-odds, and the
-    cut-off becomes its offset; with more it is the difference of the expected utilities, and the cut-off becomes the second action's price.
+    `probability` `(n, K)`, `labels` `(n,)`, `U` `(K, 2)` or `(n, K, 2)`, `weights` `(n,)`. With two classes the score is the second
+    class's log-odds beyond the row's analytic threshold, and the cut-off becomes minus its offset; with more it is the difference of the
+    expected utilities, and the cut-off becomes the second action's price, or where it is below zero the first one's. Cut-offs outside
+    `low` to `high` are left out. Rows in which one action is best for both of two classes decide themselves.
     """
-    matrix, p = np.asarray(U, dtype=np.float64), np.asarray(probability, dtype=np.float64)
-    advantage = matrix[:, 1] - matrix[:, 0]
-    gain = advantage[np.asarray(labels)]
-    if len(matrix) == 2:
-        score, t = log_odds(p), policy.analytic_threshold(matrix)
-        found = best_cutoff(score, gain * np.sign(advantage[1]), prefer=float(np.log(t / (1 - t))))
+    matrix, p, truth = np.asarray(U, dtype=np.float64), np.asarray(probability, dtype=np.float64), np.asarray(labels)
+    if p.shape[1] > 2:
+        found = best_cutoff(advantage_expected(p, matrix), advantage_obtained(truth, matrix), weights=weights, low=low, high=high)
+        limit = 2 * float(np.max(scale(matrix)))
+        return np.zeros(p.shape[1]), prices_of(float(np.clip(found.cutoff, -limit, limit))), found
+    if matrix.ndim == 2:
+        advantage = matrix[:, 1] - matrix[:, 0]
+        t = policy.analytic_threshold(matrix)
+        prefer = float(np.log(t / (1 - t)))
+        gain = (advantage * np.sign(advantage[1]))[truth]
+        found = best_cutoff(log_odds(p), gain, prefer=prefer, weights=weights, low=low + prefer, high=high + prefer)
         return np.array([0.0, policy.offset_of_cutoff(found.cutoff, matrix)]), np.zeros(2), found
-    found = best_cutoff(p @ advantage, gain)
-    return np.zeros(len(matrix)), np.array([0.0, np.clip(found.cutoff, -2 * scale(matrix), 2 * scale(matrix))]), found
+    contested, score, gain = contest(p, truth, matrix)
+    w = None if weights is None else np.asarray(weights)[contested]
+    found = best_cutoff(score, gain, weights=w, low=low, high=high)
+    return np.array([0.0, float(np.clip(-found.cutoff, -policy.ALWAYS, policy.ALWAYS))]), np.zeros(2), found
+
+
+def contest(probability: Float, labels: Any, U: Float) -> tuple[Bool, Float, Float]:
+    """Rows `(n,)` whose best action depends on which of two classes is true; for these the score and the gain of acting, `U` `(n, 2, 2)`.
+
+    To act is to take the action that is best for the second class; the score is the log-odds minus the row's own analytic threshold.
+    """
+    advantage = U[:, :, 1] - U[:, :, 0]
+    least = policy.TIE * scale(U)
+    contested = (np.abs(advantage) > least[:, None]).all(axis=1) & (advantage[:, 0] * advantage[:, 1] < 0)
+    worth = np.abs(advantage[contested])
+    score = log_odds(probability[contested]) - (np.log(worth[:, 0]) - np.log(worth[:, 1]))
+    return contested, score, np.where(np.asarray(labels)[contested] == 1, worth[:, 1], -worth[:, 0])
+
+
+def advantage_expected(probability: Float, U: Float) -> Float:
+    """Expected utility `(n,)` of the second of two actions minus that of the first."""
+    advantage = U[..., 1] - U[..., 0]
+    return np.asarray(probability @ advantage if advantage.ndim == 1 else np.einsum("nk,nk->n", probability, advantage))
+
+
+def advantage_obtained(labels: Any, U: Float) -> Float:
+    """Utility `(n,)` of the second of two actions minus that of the first, given each row's class."""
+    return np.asarray(np.subtract(*of_class(U, labels).T[::-1]))
+
+
+def prices_of(cutoff: float) -> Float:
+    """Prices `(2,)`, at least 0, with which the second action is taken where its advantage exceeds `cutoff`."""
+    return np.array([max(-cutoff, 0.0), max(cutoff, 0.0)])
 
 
 def log_odds(probability: Float) -> Float:

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import decide, store
+from pipelines import candidates, decide, search, store
 from pipelines.core import crossfit, policy, threshold, utility
 from pipelines.core.calibration import softmax
+from pipelines.core.sample import Sample
 from pipelines.errors import ExpostError
+from pipelines.params.decide import Decide
+from pipelines.params.utility import Utility
 
 FEW = "decide: {trials: 10}\n"
 BINARY = "utility: {matrix: {c0: {no biopsy: 0, biopsy: -1}, c1: {no biopsy: -10, biopsy: 0}}}\n"
@@ -45,6 +48,10 @@ def run(monkeypatch, folder: Path, params: str, **upstream) -> dict:
 
 def read_csv(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(Path(f"data/decide/{name}.csv").read_text().splitlines()))
+
+
+def sample(p, labels, U) -> Sample:
+    return Sample(p, labels, U, np.ones(len(labels)), np.arange(len(labels)))
 
 
 def by_name(summary: dict) -> dict:
@@ -107,18 +114,16 @@ def test_a_policy_is_judged_on_rows_that_it_was_not_tuned_on(monkeypatch, tmp_pa
     monkeypatch.chdir(tmp_path)
     write_upstream(n=80)
     np.save("data/split/labels.npy", np.arange(80) % 2)
-    calib = decide.read_calib()
-    U = np.array([[0.0, -1.0], [-1.0, 0.0]])
-    options = decide.Decide(trials=20)
-    p, labels = calib.pooled()
-    tuned = decide.tune("exact", p, labels, U, options)
-    on_its_rows = utility.obtained(labels, policy.decide(p, U, tuned.offsets, tuned.prices), U).mean()
-    crossfitted = decide.crossfitted_utility("exact", calib, U, options).mean()
+    calib, _ = decide.read_calib(Utility(matrix={"c0": {"a": 0, "b": -1}, "c1": {"a": -1, "b": 0}}))
+    options, pooled = Decide(trials=20), calib.pooled()
+    on_its_rows = pooled.value(candidates.tune("exact", pooled, options))
+    crossfitted = candidates.utility_of(candidates.crossfitted_actions("exact", calib, options), calib).mean()
     assert crossfitted < on_its_rows - 0.03
     expected = np.zeros(80)
     for j, held in enumerate(calib.masks):  # by hand
-        found = decide.tune("exact", calib.crossfitted[j][~held], calib.labels[~held], U, options)
-        expected[held] += utility.obtained(calib.labels[held], policy.decide(calib.crossfitted[j][held], U, found.offsets), U) / 2
+        found = threshold.exact(calib.crossfitted[j][~held], calib.labels[~held], calib.U)[0]
+        actions = policy.decide(calib.crossfitted[j][held], calib.U, found)
+        expected[held] += utility.obtained(calib.labels[held], actions, calib.U) / 2
     assert crossfitted == pytest.approx(expected.mean())
 
 
@@ -128,7 +133,7 @@ def test_with_only_the_analytic_policy_enqueued_the_study_reaches_the_exact_opti
     logits = rng.normal(size=(2000, 2)) * 2
     labels = (rng.random((2000, 1)) > softmax(logits).cumsum(axis=1)).sum(axis=1)
     p, U = softmax(logits + np.array([0, 1.5])), np.array([[0.0, -1.0], [-10.0, 0.0]])
-    study = decide.search(p, labels, U, trials=200, seed=seed, enqueue=("analytic",))
+    study = search.search(sample(p, labels, U), trials=200, seed=seed, enqueue=("analytic",))
     offsets, _, _ = threshold.exact(p, labels, U)
     exact = utility.obtained(labels, policy.decide(p, U, offsets), U).mean()
     gain = exact - utility.trivial(labels, U).max()
@@ -141,7 +146,7 @@ def test_the_study_is_never_worse_than_what_was_enqueued_even_with_one_trial():
     rng = np.random.default_rng(0)
     labels = np.ones(40, dtype=int)  # always acting is the optimum, at an infinite offset
     p = softmax(rng.normal(size=(40, 2)) * 5)
-    study = decide.search(p, labels, np.array([[0.0, -1.0], [-1.0, 0.0]]), trials=1, seed=0)
+    study = search.search(sample(p, labels, np.array([[0.0, -1.0], [-1.0, 0.0]])), trials=1, seed=0)
     assert study.values.max() == 0.0
     assert (policy.decide(p, [[0, -1], [-1, 0]], study.tuned.offsets) == 1).all()
 
