@@ -1,4 +1,4 @@
-"""Metrics of probabilities and actions: per row where they are means, weighted for the bootstrap where they are not."""
+"""Metrics of probabilities and actions: per row where they are means, with intervals from fine cells of the score where they are not."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
+
+from pipelines.core import grid
+from pipelines.core.bounds import Interval, checked_weights, percentile_interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -39,9 +42,7 @@ def weighted_auc(score: Floats, positive: NDArray[np.bool_], weights: Floats) ->
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     above = np.add.reduceat(drawn * is_positive, starts, axis=1)
     below = np.add.reduceat(drawn * ~is_positive, starts, axis=1)
-    wins = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
-    pairs = above.sum(axis=1) * below.sum(axis=1)
-    return np.asarray(np.divide(wins, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0))
+    return _auc_of(above, below)
 
 
 def auc(probability: Floats, labels: Ints, weights: Floats | None = None) -> Floats:
@@ -52,6 +53,52 @@ def auc(probability: Floats, labels: Ints, weights: Floats | None = None) -> Flo
     last = probability.shape[1] - 1
     one = range(last, last + 1) if last == 1 else range(last + 1)
     return np.asarray(np.mean([weighted_auc(probability[:, k], labels == k, drawn) for k in one], axis=0))
+
+
+def auc_interval(
+    probability: Floats,
+    labels: Ints,
+    *,
+    groups: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """`auc` of probabilities `(n, K)` in [0, 1] with its percentile bootstrap interval; rows, or whole `groups` `(n,)`, are drawn again.
+
+    The estimate is exact. Its draws are exact up to `grid.LEVELS` distinct scores of a class; beyond, order within a fine cell of the
+    score is lost, which moves a draw by at most half the sum over cells of (share of positives) * (share of negatives): below 1.3e-4, and
+    in practice a hundredth of it. All NaN where a class is absent or a probability is no number.
+    """
+    heavy = checked_weights(weights, labels.size)
+    estimate = float(auc(probability, labels, None if heavy is None else heavy[None])[0])
+    if not np.isfinite(estimate):
+        return Interval(np.nan, np.nan, np.nan, labels.size)
+    last = probability.shape[1] - 1
+    one = [1] if last == 1 else range(last + 1)
+    cells = [grid.cells_of(probability[:, k]) for k in one]
+    coded = [2 * cell + (labels == k) for k, cell in zip(one, cells, strict=True)]
+    row = np.ones(labels.size) if heavy is None else heavy
+    observed = float(_mean_auc(*(np.bincount(code, weights=row)[None].astype(np.float64) for code in coded))[0])
+    draws = grid.resampled(_mean_auc, coded, groups=groups, weights=heavy, resamples=resamples, seed=seed)
+    return percentile_interval(estimate, draws + (estimate - observed), confidence, labels.size)
+
+
+def _mean_auc(*drawn: Floats) -> Floats:
+    """Mean AUC `(b,)` over classes of weights `(b, 2 * cells)`: of the negatives and of the positives of each cell in turn."""
+    found = []
+    for weights in drawn:
+        pairs = np.pad(weights, ((0, 0), (0, weights.shape[1] % 2))).reshape(len(weights), -1, 2)
+        found.append(_auc_of(pairs[:, :, 1], pairs[:, :, 0]))
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _auc_of(above: Floats, below: Floats) -> Floats:
+    """AUC `(b,)` from the weights `(b, levels)` of positives and negatives by rising score; ties count half."""
+    wins = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
+    pairs = above.sum(axis=1) * below.sum(axis=1)
+    return np.asarray(np.divide(wins, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0))
 
 
 @dataclass(frozen=True)
@@ -70,35 +117,74 @@ class Calibration:
     rows: int
 
 
-def calibration_error(forecast: Floats, outcome: NDArray[np.bool_], *, bins: int = 15, draws: int = 500, seed: int = 0) -> Calibration:
-    """Calibration error of forecasts `(n,)` in [0, 1] of outcomes `(n,)`, in equal-mass bins of at least ten rows where n allows."""
+def calibration_error(
+    forecast: Floats,
+    outcome: NDArray[np.bool_],
+    *,
+    weights: ArrayLike | None = None,
+    bins: int = 15,
+    draws: int = 500,
+    seed: int = 0,
+) -> Calibration:
+    """Calibration error of forecasts `(n,)` in [0, 1] of outcomes `(n,)`, in the bins of `equal_mass_bins`; the order of rows is nothing.
+
+    With `weights` `(n,)` shares and rates are weighted, and a bin's variance counts (sum w)^2 / sum w^2 rows.
+    """
     rows = forecast.size
-    if rows == 0 or not np.isfinite(forecast).all():
+    forecast, outcome, weight = _weighed(forecast, outcome, weights)
+    if forecast.size == 0 or not np.isfinite(forecast).all():
         return Calibration(np.nan, np.nan, np.nan, np.nan, 0, rows)
-    bins = max(1, min(bins, rows // 10))
-    order = np.argsort(forecast, kind="stable")
-    p, y = forecast[order], outcome[order].astype(np.float64)
-    starts = (np.arange(bins) * rows) // bins
-    sizes = np.diff(np.append(starts, rows)).astype(np.float64)
-    total = np.add.reduceat(p, starts)
-    gap = (np.add.reduceat(y, starts) - total) / sizes
-    null = _null_errors(p, starts, total, draws, seed)
-    rate = np.add.reduceat(y, starts) / sizes
-    squared = float(((gap**2 - rate * (1 - rate) / np.maximum(sizes - 1, 1)) * sizes).sum() / rows)
-    median, high = np.quantile(null, [0.5, 0.95])
+    place = equal_mass_bins(forecast, weights=weight, bins=bins)
+    mass, squares = np.bincount(place, weights=weight), np.bincount(place, weights=weight**2)
+    rate = np.bincount(place, weights=weight * outcome) / mass
+    gap = rate - np.bincount(place, weights=weight * forecast) / mass
+    free = np.maximum(mass**2 / squares - 1, 1)
+    squared = float(((gap**2 - rate * (1 - rate) / free) * mass).sum() / mass.sum())
+    median, high = np.quantile(_null_errors(forecast, weight, place, draws, seed), [0.5, 0.95])
     debiased = float(np.sign(squared) * np.sqrt(abs(squared)))
-    return Calibration(float((np.abs(gap) * sizes).sum() / rows), float(median), float(high), debiased, bins, rows)
+    return Calibration(float((np.abs(gap) * mass).sum() / mass.sum()), float(median), float(high), debiased, mass.size, rows)
 
 
-def _null_errors(p: Floats, starts: Ints, total: Floats, draws: int, seed: int) -> Floats:
+def equal_mass_bins(forecast: Floats, *, weights: Floats | None = None, bins: int = 15, fewest: int = 10) -> Ints:
+    """Bin `(n,)` of each forecast, from 0 on, of about equal weight; equal forecasts share a bin, whatever the order of rows.
+
+    Each bin holds at least `fewest` rows where there are as many; so there are fewer bins where forecasts tie or rows are few.
+    """
+    _, code, sizes = np.unique(forecast, return_inverse=True, return_counts=True)
+    mass = sizes.astype(np.float64) if weights is None else np.bincount(code, weights=weights)
+    wanted = max(1, min(bins, forecast.size // fewest))
+    place = np.minimum((np.cumsum(mass) - mass / 2) * wanted // mass.sum(), wanted - 1).astype(np.int64)
+    held = np.bincount(place, weights=sizes, minlength=wanted)
+    into, current, rows = np.empty(wanted, dtype=np.int64), 0, 0.0
+    for j in range(wanted):
+        into[j] = current
+        rows += held[j]
+        if rows >= fewest and held[j + 1 :].sum() >= fewest:
+            current, rows = current + 1, 0.0
+    return np.asarray(into[place][code], dtype=np.int64)
+
+
+def _weighed(forecast: Floats, outcome: NDArray[np.bool_], weights: ArrayLike | None) -> tuple[Floats, NDArray[np.bool_], Floats]:
+    """Forecasts, outcomes and weights of the rows that have a weight."""
+    heavy = checked_weights(weights, forecast.size)
+    if heavy is None:
+        return forecast, outcome, np.ones(forecast.size)
+    kept = heavy > 0
+    return forecast[kept], outcome[kept], heavy[kept]
+
+
+def _null_errors(forecast: Floats, weights: Floats, place: Ints, draws: int, seed: int) -> Floats:
     """Plug-in errors `(draws,)` where outcomes are drawn from the forecasts; with many rows by the normal limit of the bins' sums."""
-    rng = np.random.default_rng(seed)
-    if p.size * draws <= 5_000_000:
-        sums = np.add.reduceat((rng.random((draws, p.size)) < p).astype(np.float32), starts, axis=1)
+    rng, bins = np.random.default_rng(seed), int(place.max()) + 1
+    if forecast.size * draws <= 5_000_000:
+        order = np.lexsort((weights, forecast, place))
+        p, w = forecast[order], weights[order]
+        starts = np.searchsorted(place[order], np.arange(bins))
+        gaps = np.add.reduceat(((rng.random((draws, p.size)) < p) - p) * w, starts, axis=1)
     else:
-        spread = np.sqrt(np.add.reduceat(p * (1 - p), starts))
-        sums = total + spread * rng.standard_normal((draws, starts.size))
-    return np.asarray(np.abs(sums - total).sum(axis=1) / p.size)
+        spread = np.sqrt(np.bincount(place, weights=weights**2 * forecast * (1 - forecast)))
+        gaps = spread * rng.standard_normal((draws, bins))
+    return np.asarray(np.abs(gaps).sum(axis=1) / weights.sum())
 
 
 def forecast_and_outcome(probability: Floats, labels: Ints) -> tuple[Floats, NDArray[np.bool_]]:
@@ -120,22 +206,24 @@ def wilson(successes: Floats, rows: Floats, confidence: float = 0.95) -> tuple[F
     return np.where(empty, 0.0, np.clip(centre - half, 0.0, rate)), np.where(empty, 1.0, np.clip(centre + half, rate, 1.0))
 
 
-def reliability_curve(forecast: Floats, outcome: NDArray[np.bool_], *, bins: int = 10, confidence: float = 0.95) -> list[dict[str, Any]]:
-    """Points of a reliability diagram in equal-mass bins: mean_probability, observed_rate with Wilson bounds low and high, rows."""
-    rows = forecast.size
-    if rows == 0 or not np.isfinite(forecast).all():
+def reliability_curve(
+    forecast: Floats, outcome: NDArray[np.bool_], *, weights: ArrayLike | None = None, bins: int = 10, confidence: float = 0.95
+) -> list[dict[str, Any]]:
+    """Points of a reliability diagram in equal-mass bins: mean_probability, observed_rate with Wilson bounds low and high, rows.
+
+    Equal forecasts share a bin. With `weights` `(n,)` means and rates are weighted, and Wilson's bounds count (sum w)^2 / sum w^2 rows.
+    """
+    forecast, outcome, weight = _weighed(forecast, outcome, weights)
+    if forecast.size == 0 or not np.isfinite(forecast).all():
         return []
-    order = np.argsort(forecast, kind="stable")
-    starts = np.unique((np.arange(bins) * rows) // bins)
-    sizes = np.diff(np.append(starts, rows)).astype(np.float64)
-    hits = np.add.reduceat(outcome[order].astype(np.float64), starts)
-    means = np.add.reduceat(forecast[order], starts) / sizes
-    low, high = wilson(hits, sizes, confidence)
+    place = equal_mass_bins(forecast, weights=weight, bins=bins, fewest=1)
+    mass, rows = np.bincount(place, weights=weight), np.bincount(place)
+    means, rates = (np.bincount(place, weights=weight * values) / mass for values in (forecast, outcome))
+    effective = mass**2 / np.bincount(place, weights=weight**2)
+    low, high = wilson(rates * effective, effective, confidence)
     names = ("mean_probability", "observed_rate", "low", "high", "rows")
-    return [
-        dict(zip(names, (*map(float, point[:4]), int(point[4])), strict=True))
-        for point in zip(means, hits / sizes, low, high, sizes, strict=True)
-    ]
+    points = zip(means, rates, low, high, rows, strict=True)
+    return [dict(zip(names, (*map(float, point[:4]), int(point[4])), strict=True)) for point in points]
 
 
 def cost_curve(positive: Floats, labels: Ints, *, points: int = 99) -> dict[str, list[float]]:

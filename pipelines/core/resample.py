@@ -53,14 +53,5 @@ def sums(columns: Floats, resamples: int, seed: int) -> Floats:
     return chunks(draw, resamples, seed, units=units)
 
 
-def counts(units: int, resamples: int, rng: np.random.Generator, multiplicity: Ints | None = None) -> Floats:
-    """How often each unit was drawn `(resamples, units)`; where units stand for `multiplicity` equal ones, how often any of these was."""
-    if multiplicity is None:
-        drawn = rng.integers(units, size=(resamples, units)) + units * np.arange(resamples)[:, None]
-        return np.bincount(drawn.ravel(), minlength=resamples * units).reshape(resamples, units).astype(np.float64)
-    total = int(multiplicity.sum())
-    return rng.multinomial(total, multiplicity / total, size=resamples).astype(np.float64)
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

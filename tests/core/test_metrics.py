@@ -89,13 +89,14 @@ def test_an_overconfident_model_is_far_above_its_null_band_and_relplot_agrees() 
     assert abs(calm.debiased_l2) < 0.03
 
 
-def test_the_null_band_of_many_rows_follows_the_same_law() -> None:
-    p = np.sort(np.random.default_rng(0).random(4000))
-    starts, total = np.arange(10) * 400, np.add.reduceat(p, np.arange(10) * 400)
-    exact = metrics._null_errors(p, starts, total, 1000, 0)
-    rng = np.random.default_rng(1)
-    spread = np.sqrt(np.add.reduceat(p * (1 - p), starts))
-    normal = np.abs(spread * rng.standard_normal((1000, 10))).sum(axis=1) / p.size
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_null_band_of_many_rows_follows_the_same_law(weighted: bool) -> None:
+    rng = np.random.default_rng(0)
+    p = rng.random(4000)
+    weights = rng.integers(1, 6, 4000).astype(float) if weighted else np.ones(4000)
+    place = metrics.equal_mass_bins(p, weights=weights, bins=10)
+    exact = metrics._null_errors(p, weights, place, 1000, 0)
+    normal = metrics._null_errors(p, weights, place, 2000, 0)  # above the limit for single draws
     assert np.quantile(exact, [0.5, 0.95]) == pytest.approx(np.quantile(normal, [0.5, 0.95]), rel=0.06)
 
 
