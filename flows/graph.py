@@ -79,6 +79,36 @@ def changed_stages() -> dict[str, list[Any]]:
     return {name: reasons for name, reasons in status.items() if not name.endswith(".dvc")}
 
 
+def refuse_stale_before(first: str) -> None:
+    """Raise ExpostError, naming the stage and why, where a stage whose outs `first` reads, directly or through others, is not up to date."""
+    stages, changed = {stage.name: stage for stage in stage_graph()}, changed_stages()
+    above: set[str] = set()
+    todo = [first]
+    while todo:
+        found = set(stages[todo.pop()].upstream) - above
+        above |= found
+        todo += found
+    stale = next((name for name in stages if name in above and name in changed), None)
+    if stale is not None:
+        remedy = "Run `expost retrain`: it brings every stage up to date."
+        raise must(
+            f"every stage before {first} must be up to date to stay as it is", f"stage {stale} {_why(stale, changed[stale])}", remedy
+        )
+
+
+def _why(stage: str, reasons: list[Any]) -> str:
+    """What a stage's `dvc status` says, as a clause."""
+    if outs_digest(stage) is None:
+        return "has never run here"
+    changes = [item for reason in reasons if isinstance(reason, dict) for group in reason.values() for item in group.items()]
+    named = [(f"section {key} of params.yaml", how) for path, how in changes if isinstance(how, dict) for key, how in how.items()]
+    named += [(path, how) for path, how in changes if not isinstance(how, dict)]
+    if not named:
+        return "has another command"
+    shown = ", ".join(f"{name} ({how})" for name, how in named[:3])
+    return f"would run again, for {shown}" + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+
+
 def missing_outs() -> list[str]:
     """Targets of `dvc pull`: tracked files that have a digest and are not in the workspace."""
     with _repo() as repo:

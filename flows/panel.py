@@ -124,8 +124,8 @@ def _plain(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def show(outcome: Outcome, data_digest: str | None, *, seconds: float, server_seconds: float) -> None:
-    """Print the panel."""
+def show(outcome: Outcome, data_digest: str | None, *, title: str, seconds: float, server_seconds: float) -> None:
+    """Print the panel under `title`, the command that was run."""
     from rich.console import Console, Group
     from rich.markup import escape
     from rich.panel import Panel
@@ -146,6 +146,6 @@ def show(outcome: Outcome, data_digest: str | None, *, seconds: float, server_se
     style = "green" if outcome.identical else COLOURS.get(outcome.verdict, "white")
     said = f"{seconds:.0f} s, Prefect's server start {server_seconds:.0f} s"
     console = Console()
-    console.print(Panel(Group(*parts), title="expost retrain", subtitle=said, border_style=style, padding=(1, 2), expand=False))
+    console.print(Panel(Group(*parts), title=title, subtitle=said, border_style=style, padding=(1, 2), expand=False))
     if outcome.url:
         console.print(f"MLflow's page of the run (after `make ui`): {outcome.url}", soft_wrap=True, highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -70,6 +71,16 @@ def run_stage(stage: str, processes: Processes, show: Callable[[str], None]) -> 
     lines.close()
     if code:
         raise failure(stage, code, lines.seen)
+
+
+def run_dvc(*arguments: str) -> None:
+    """Run one of DVC's other commands to its end; raises ExpostError with what it said where it fails."""
+    done = subprocess.run([*COMMAND[:4], *arguments], env=stage_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        got = " / ".join(lines)[-600:] or f"it ended with code {done.returncode}"
+        remedy = "Mend what it names (`dvc remote list` shows the remote) and run again."
+        raise must(f"`dvc {' '.join(arguments)}` must end well", got, remedy)
 
 
 def failure(stage: str, code: int, lines: list[str]) -> Exception:

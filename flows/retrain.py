@@ -1,11 +1,11 @@
-"""The retraining flow: data and champion in, one task per changed stage, then register, promote and push."""
+"""The flows `retrain` and `retune`: champion in, for `retrain` the data too, one task per changed stage, then register, promote and push."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import subprocess
 import threading
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -14,14 +14,16 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows import graph, panel
-from flows.process import COMMAND, run_stage, stage_environment
+from flows.process import run_dvc, run_stage
 from flows.workspace import Processes, check_workspace, exclusive
 from pipelines.commands.check import check_params
 from pipelines.commands.publish import Outcome, publish
-from pipelines.errors import ExpostError, must
+from pipelines.commands.retune import replaced
+from pipelines.errors import ExpostError
 from pipelines.ledger import UnreachableError
 
 BLOCKED = "Blocked"
@@ -41,17 +43,27 @@ class _OwnMessageOnly(logging.Filter):
 
 
 def _run_name() -> str:
-    return f"retrain {datetime.now().astimezone():%Y-%m-%d %H:%M}"
+    return f"{flow_run.flow_name} {datetime.now().astimezone():%Y-%m-%d %H:%M}"
 
 
 @flow(name="retrain", flow_run_name=_run_name, log_prints=True)
 def retrain() -> State[Any]:
     """Bring the workspace up to date and publish the result; ends Completed, Completed as "Blocked", or Failed with one message."""
+    return _ended(_retrain)
+
+
+@flow(name="retune", flow_run_name=_run_name, log_prints=True)
+def retune(utility: dict[str, Any] | None = None) -> State[Any]:
+    """Decide anew on the same weights, and publish; with `utility`, the section of params.yaml is replaced by it first. Ends as `retrain`."""
+    return _ended(lambda: _retune(utility))
+
+
+def _ended(work: Callable[[], Outcome]) -> State[Any]:
     for name in ("prefect.task_runs", "prefect.flow_runs", "prefect.task_engine", "prefect.flow_engine"):
         logging.getLogger(name).addFilter(_OwnMessageOnly())
     try:
         with exclusive():
-            outcome = _retrain()
+            outcome = work()
     except ExpostError as error:
         return Failed(message=str(error))
     if outcome.blocked:
@@ -64,43 +76,55 @@ def _retrain() -> Outcome:
     check_workspace()
     _pull_missing()
     digest = _sync()
+    _run_and_tell()
+    return _published(digest)
+
+
+def _retune(utility: dict[str, Any] | None) -> Outcome:
+    """No source is read: the data and the weights stay as they are, or the run is refused."""
+    check_params()
+    check_workspace()
+    _pull_missing()
+    graph.refuse_stale_before("decide")
+    _mirror()
+    try:
+        with replaced(utility):
+            _run_and_tell()
+    except ExpostError:
+        if utility is not None and (missing := graph.missing_outs()):  # DVC removes what a stage wrote before it runs
+            run_dvc("checkout", "--quiet", *missing)
+        raise
+    return _published(str(graph.data_digest()))
+
+
+def _run_and_tell() -> None:
     ended = run_stages()
     get_run_logger().info("Stages: %s.", ", ".join(f"{name} {state.lower()}" for name, state in ended.items()))
-    outcome = _published(digest)
-    _push()
-    create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome, digest), description="What this retraining found")
-    return outcome
 
 
 def _pull_missing() -> None:
     """Fetch what the workspace lacks; what the remote lacks too is computed, what is corrupt there is an error."""
     missing = graph.missing_outs()
     if missing and graph.has_remote():
-        _dvc("pull", "--quiet", "--allow-missing", *missing)
-
-
-def _dvc(*arguments: str) -> None:
-    command = [*COMMAND[:4], *arguments]
-    done = subprocess.run(command, env=stage_environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        remedy = "Mend what it names (`dvc remote list` shows the remote) and run again."
-        raise must(
-            f"`dvc {' '.join(arguments)}` must end well", " / ".join(lines)[-600:] or f"it ended with code {done.returncode}", remedy
-        )
+        run_dvc("pull", "--quiet", "--allow-missing", *missing)
 
 
 def _sync() -> str:
     """Version the source when it changed, mirror the champion; returns the data's digest."""
-    from pipelines.commands.mirror import refresh_mirror
     from pipelines.commands.source import sync_source
 
     logger = get_run_logger()
     digest = sync_source(logger.info).digest
-    status = refresh_mirror(logger.warning)
-    reigning = f"version {status['version']}" if status.get("version") else "none"
-    logger.info("Data version %s, champion: %s.", digest[:12], reigning)
+    logger.info("Data version %s.", digest[:12])
+    _mirror()
     return digest
+
+
+def _mirror() -> None:
+    from pipelines.commands.mirror import refresh_mirror
+
+    status = refresh_mirror(get_run_logger().warning)
+    get_run_logger().info("Champion: %s.", f"version {status['version']}" if status.get("version") else "none")
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{name}")
@@ -178,17 +202,17 @@ def _register(digest: str) -> dict[str, Any]:
 
 
 def _published(digest: str) -> Outcome:
-    return Outcome.from_json(_result_of(_register, digest))
+    """Register, promote, push and show."""
+    outcome = Outcome.from_json(_result_of(_register, digest))
+    if graph.has_remote():
+        _result_of(_upload)
+    create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome, digest), description="What this run found")
+    return outcome
 
 
 @task(name="push", task_run_name="push", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
 def _upload() -> None:
-    _dvc("push", "--quiet")
-
-
-def _push() -> None:
-    if graph.has_remote():
-        _result_of(_upload)
+    run_dvc("push", "--quiet")
 
 
 def _result_of(work: Any, *arguments: Any) -> Any:

@@ -26,9 +26,12 @@ SECTIONS: tuple[type[Section], ...] = (Ingest, Validate, Split, Train, Calibrate
 _COSTS = "Put the costs under utility.matrix; the decision uses them after training (docs/why.md)."
 
 
-def check_params() -> None:
-    """Check every section and what must agree between sections; raises ExpostError that lists all the rules broken."""
-    values = read_params()
+def check_params(values: dict[str, Any] | None = None) -> None:
+    """Check every section and what must agree between sections, of params.yaml or of `values` in its place.
+
+    Raises ExpostError that lists all the rules broken.
+    """
+    values = read_params() if values is None else values
     models = {model.__name__.lower(): model for model in SECTIONS}
     faults = [_unknown_section(name, list(models)) for name in values if name not in models]
     sections: dict[str, Section] = {}
@@ -71,6 +74,7 @@ def _disagreements(sections: dict[str, Section]) -> list[str]:
         try:
             cells = utility.cells(ingest.classes)
             utilities.check_columns(cells, {name: column.role for name, column in ingest.columns.items()})
+            utilities.check_kinds(cells, {name: column.kind for name, column in ingest.columns.items()})
         except ExpostError as error:
             faults.append(str(error))
     if isinstance(ingest, Ingest) and isinstance(split, Split):
@@ -91,6 +95,9 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
             faults.append(
                 f"split.columns must not hold the target, however: it holds {name!r}. Remove it: parts may not depend on the outcome."
             )
+        elif name == ingest.weight:
+            got = f"{name!r} counts identical rows, and a row would change its part with its count"
+            faults.append(f"split.columns must not hold the column with the role weight, however: {got}. Remove it there.")
         elif name not in ingest.columns or ingest.columns[name].role == "ignored":
             got = "is ignored" if name in ingest.columns else "stands not under ingest.columns"
             remedy = "Remove it there too, which gives rows new parts, or give it another role, such as key."

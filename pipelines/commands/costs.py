@@ -62,13 +62,13 @@ def error_cells(matrix: Matrix, classes: Sequence[str], option: str) -> tuple[tu
     return (classes[1], best[0]), (classes[0], best[1])
 
 
-def with_cost(matrix: Matrix, cell: tuple[str, str], loss: float) -> Matrix:
+def with_cost(cell: tuple[str, str], loss: float, matrix: Matrix) -> Matrix:
     """The matrix with `loss` as what the cell's action loses against the best one for its class; all other cells stay."""
     top = max(float(value) for value in matrix[cell[0]].values())
-    return with_cell(matrix, cell, top - loss)
+    return with_cell(cell, top - loss, matrix)
 
 
-def with_cell(matrix: Matrix, cell: tuple[str, str], value: float) -> Matrix:
+def with_cell(cell: tuple[str, str], value: float, matrix: Matrix) -> Matrix:
     """The matrix with one cell (true class, action) set."""
     name, action = cell
     return {other: {**row, action: value} if other == name else dict(row) for other, row in matrix.items()}
@@ -80,7 +80,7 @@ def with_costs(utility: Utility, classes: Sequence[str], fn: float | None, fp: f
     missed, alarm = error_cells(utility.matrix, classes, "--cost-fn" if fn is not None else "--cost-fp")
     for option, cell, loss in (("--cost-fn", missed, fn), ("--cost-fp", alarm, fp)):
         if loss is not None:
-            values["matrix"] = with_cost(values["matrix"], cell, cost(option, loss))
+            values["matrix"] = with_cost(cell, cost(option, loss), values["matrix"])
     return parse(Utility, values, "utility")
 
 
