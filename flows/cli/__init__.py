@@ -11,7 +11,7 @@ import typer
 
 from pipelines.store import one_message
 
-COMMANDS = ("init", "retrain", "retune", "predict", "status", "schedule", "expectations", "check", "sync", "ui")
+COMMANDS = ("init", "retrain", "retune", "whatif", "predict", "status", "schedule", "expectations", "check", "sync", "ui")
 
 app = typer.Typer(
     name="expost",
