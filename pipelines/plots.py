@@ -140,31 +140,113 @@ def cost_curve(curves: Mapping[str, Any], what: str) -> bytes:
 
 
 def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
-    """Share of holdout rows by the utility that they obtained, with the counts."""
+    """Share of holdout rows by the utility that they obtained: value by value with the counts, or in bins where values are many."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        values, names = curves["utility_values"], models_in(curves)
-        width = 0.8 / len(names)
+        values, edges, names = curves["utility_values"], curves.get("utility_edges"), models_in(curves)
+        width, places = 0.8 / len(names), len(values) if edges is None else len(edges) - 1
         for position, name in enumerate(names):
             rows = curves[name]["utility_rows"]
             total = max(1, sum(rows))
-            x = [i + (position - (len(names) - 1) / 2) * width for i in range(len(values))]
+            x = [i + (position - (len(names) - 1) / 2) * width for i in range(places)]
             bars = axes.bar(x, [count / total for count in rows], width=0.92 * width, color=COLOURS[name], label=name)
-            axes.bar_label(bars, labels=[str(count) for count in rows], padding=2, fontsize=9)
-        axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+            if edges is None:
+                axes.bar_label(bars, labels=[str(count) for count in rows], padding=2, fontsize=9)
         axes.grid(visible=False, axis="x")
-        axes.set(ylim=(0, 1.1), xlabel=f"utility obtained ({unit})", ylabel="share of holdout rows")
-        axes.set_title("What the actions were worth, rows counted")
+        if edges is None:
+            axes.set_xticks(range(places), [f"{value:g}" for value in values])
+            axes.set(ylim=(0, 1.1), xlabel=f"utility obtained ({unit})")
+            axes.set_title("What the actions were worth, rows counted")
+        else:
+            marks = range(0, places + 1, max(1, places // 6))
+            axes.set_xticks([mark - 0.5 for mark in marks], [f"{edges[mark]:.3g}" for mark in marks])
+            axes.set(xlabel=f"utility obtained ({unit}); the outer bins hold what lies beyond")
+            axes.set_title("What the actions were worth, rows counted in bins")
+        axes.set_ylabel("share of holdout rows")
         axes.legend(loc="upper left")
 
     return png(draw)
 
 
+def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
+    """Utility per case along the threshold on calib, with its band, and where the policies cut: all of it, and the surroundings of the best."""
+
+    def draw(figure: Figure) -> None:
+        whole, near = figure.subplots(1, 2)
+        low, high = _surroundings(thresholds)
+        for axes in (whole, near):
+            _thresholds(axes, thresholds)
+            axes.set_xlabel(f"threshold on the probability of {what}")
+        whole.set(xlim=(0, 1), ylabel=f"utility per case ({unit})")
+        whole.set_title("Utility along the threshold, calib")
+        shown = [point for point in thresholds["curve"] if low <= point["threshold"] <= high]
+        if shown:
+            bottom, top = min(point["utility"] for point in shown), max(point["utility"] for point in shown)
+            pad = 0.15 * max(top - bottom, 1e-9 + 0.02 * abs(top))
+            near.set_ylim(bottom - pad, top + pad)
+        near.set_xlim(low, high)
+        near.set_title("The same near the best: how flat it is")
+        whole.legend(loc="best", fontsize=8.5)
+
+    return png(draw, width=9.6, height=4.2)
+
+
+def _surroundings(thresholds: Mapping[str, Any]) -> tuple[float, float]:
+    """Range of thresholds that holds all marked ones, with a margin."""
+    exact = thresholds["exact"]
+    marked = [
+        thresholds["analytic"],
+        thresholds["chosen"],
+        thresholds.get("optuna"),
+        *(exact.get(name) for name in ("value", "low", "high")),
+    ]
+    known = [value for value in marked if value is not None and math.isfinite(value)]
+    pad = max(0.03, 0.35 * (max(known) - min(known)))
+    return max(0.0, min(known) - pad), min(1.0, max(known) + pad)
+
+
+def _thresholds(axes: Axes, thresholds: Mapping[str, Any]) -> None:
+    curve, exact = thresholds["curve"], thresholds["exact"]
+    x = [point["threshold"] for point in curve]
+    if all(point.get("low") is not None and point.get("high") is not None for point in curve):
+        axes.fill_between(
+            x,
+            [point["low"] for point in curve],
+            [point["high"] for point in curve],
+            color=GREY,
+            alpha=0.22,
+            linewidth=0,
+            label="band of the curve",
+        )
+    axes.plot(x, [point["utility"] for point in curve], color=INK, linewidth=1.4)
+    if exact.get("low") is not None and exact.get("high") is not None:
+        said = f"exact's interval: {exact['low']:.3g} to {exact['high']:.3g}"
+        axes.axvspan(exact["low"], exact["high"], color=VERDICTS["PASS"], alpha=0.13, linewidth=0, label=said)
+    # what ships is drawn first and broad, since it lies under one of the others
+    marks = (
+        ("chosen", BLUE, "-", 5.0),
+        ("analytic", ORANGE, "--", 1.5),
+        ("optuna", GREY, "-.", 1.5),
+        ("exact", VERDICTS["PASS"], ":", 2.2),
+    )
+    for name, colour, style, width in marks:
+        value = exact.get("value") if name == "exact" else thresholds.get(name)
+        if value is not None:
+            label = f"{'ships' if name == 'chosen' else name}: {value:.3g}"
+            axes.axvline(value, color=colour, linestyle=style, linewidth=width, alpha=0.45 if name == "chosen" else 1.0, label=label)
+
+
+#: Numbers of a study that get a panel of their own: the most important ones, where there are more.
+SLICES = 6
+
+
 def study(found: Mapping[str, Any], unit: str) -> bytes:
-    """Optuna's study of decide: utility per trial in the order tried, and along the offset, or each offset's importance if there are several."""
-    values, sources = found["values"], found["sources"]
+    """Optuna's study of decide: utility per trial in the order tried, and along each number searched, the most important first."""
+    values, sources, names = found["values"], found["sources"], list(found["names"])
     colours = {"analytic": ORANGE, "exact": VERDICTS["PASS"]}
+    importance = found.get("importance") or {}
+    ranked = sorted(range(len(names)), key=lambda at: -importance.get(names[at], 0.0))[:SLICES]
 
     def scatter(axes: Axes, x: Sequence[float]) -> None:
         axes.scatter(x, values, s=12, color=GREY, alpha=0.6, label="tried")
@@ -173,23 +255,22 @@ def study(found: Mapping[str, Any], unit: str) -> bytes:
             axes.scatter([x[number] for number in at], [values[number] for number in at], s=42, color=colour, label=source, zorder=3)
 
     def draw(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2)
-        scatter(left, range(len(values)))
-        left.plot(found["best_so_far"], color=BLUE, label="best so far")
-        left.set(xlabel="trial", ylabel=f"utility per case ({unit})")
-        left.set_title("Optuna's study, cross-fitted calib")
-        left.legend(fontsize=9)
-        if len(found["names"]) == 1:
-            scatter(right, [point[0] for point in found["points"]])
-            right.set(xlabel=found["names"][0])
-            right.set_title("Utility along the offset of the log-odds")
-        else:
-            ranked = sorted(found["importance"].items(), key=lambda item: item[1])
-            right.barh([name for name, _ in ranked], [share for _, share in ranked], color=BLUE)
-            right.set(xlabel="importance")
-            right.set_title("What moved the utility")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        scatter(grid[0], range(len(values)))
+        grid[0].plot(found["best_so_far"], color=BLUE, label="best so far")
+        grid[0].set(xlabel="trial", ylabel=f"utility per case ({unit})")
+        grid[0].set_title("Optuna's study, calib")
+        grid[0].legend(fontsize=9)
+        for axes, at in zip(grid[1:], ranked, strict=False):
+            scatter(axes, [point[at] for point in found["points"]])
+            axes.set(xlabel=names[at].replace("_", " "))
+            axes.set_title("Utility along it" if len(names) == 1 else f"importance {importance.get(names[at], 0.0):.0%}")
+        for axes in grid[1 + len(ranked) :]:
+            axes.set_axis_off()
 
-    return png(draw, width=9.6, height=4.0)
+    columns = min(3, 1 + len(ranked)) if len(ranked) != 3 else 2
+    rows = -(-(1 + len(ranked)) // columns)
+    return png(draw, width=1.6 + 4.0 * columns, height=0.4 + 3.4 * rows)
 
 
 def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -> bytes:
@@ -210,18 +291,20 @@ def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -
     return png(draw)
 
 
-def forest(criteria: Sequence[Mapping[str, Any]], verdict: str) -> bytes:
+def forest(criteria: Sequence[Mapping[str, Any]], verdict: str, *, identical: bool = False) -> bytes:
     """Forest plot of the gate: each criterion's estimate and one-sided bounds on its own scale, zero and the margin marked."""
     shown = [item for item in criteria if item.get("estimate") is not None and item.get("low") is not None]
 
     def draw(figure: Figure) -> None:
-        title = f"Gate: {verdict.replace('_', ' ')}\nestimate and one-sided bounds; dashed: the margin"
+        what = "\nestimate and one-sided bounds; dashed: the margin" if shown else ""
+        title = f"Gate: {verdict.replace('_', ' ')}{what}"
         figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=VERDICTS.get(verdict, INK))
         panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
         for axes, item in zip(panels[:, 0], shown, strict=False):
             _forest_row(axes, item)
         if not shown:
-            panels[0, 0].text(0.5, 0.5, "nothing was compared", ha="center", va="center", color=GREY)
+            said = "identical to the champion" if identical else "nothing was compared"
+            panels[0, 0].text(0.5, 0.5, said, ha="center", va="center", color=GREY)
             panels[0, 0].set_axis_off()
 
     return png(draw, width=7.2, height=0.7 + 1.0 * max(1, len(shown)))
@@ -231,12 +314,17 @@ def _forest_row(axes: Axes, item: Mapping[str, Any]) -> None:
     colour = VERDICTS.get(item["verdict"], INK)
     axes.plot([item["low"], item["high"]], [0, 0], color=colour, linewidth=2.4, solid_capstyle="butt")
     axes.plot([item["estimate"]], [0], color=colour, marker="D", markersize=6)
-    axes.axvline(0, color=INK, linewidth=0.9)
+    absolute = item["criterion"] in ("limit", "requirement")
+    if not absolute:
+        axes.axvline(0, color=INK, linewidth=0.9)
     if item.get("margin"):
         side = -1 if item["criterion"] in ("utility", "v_information") else 1
         axes.axvline(side * item["margin"], color=ORANGE, linewidth=1.2, linestyle="--")
     axes.set_ylim(-1, 1)
-    axes.set_yticks([0], [f"{TITLES.get(item['criterion'], item['criterion'])}\n{item['verdict'].replace('_', ' ').lower()}"])
+    title = TITLES.get(item["criterion"], item["criterion"])
+    name = f"{title}: {item['subject']}" if item.get("subject") else title
+    axes.set_yticks([0], [f"{name[:28]}\n{item['verdict'].replace('_', ' ').lower()}"])
     axes.tick_params(axis="y", length=0, labelcolor=colour)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(item.get("unit") or "", fontsize=8.5, labelpad=1)
+    unit = f"share, {'at most' if item['criterion'] == 'limit' else 'at least'} {item['margin']:g}" if absolute else item.get("unit") or ""
+    axes.set_xlabel(unit, fontsize=8.5, labelpad=1)

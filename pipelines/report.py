@@ -44,8 +44,10 @@ def figures(read: dict[str, Any], history: list[dict[str, float]]) -> dict[str, 
         "reliability.png": plots.reliability(curves, what),
         "utility_histogram.png": plots.utility_histogram(curves, evaluation["unit"]),
         "training.png": plots.training(history, read["training"].get("best_epoch")),
-        "gate.png": plots.forest(verdict["criteria"], verdict["verdict"]),
+        "gate.png": plots.forest(verdict["criteria"], verdict["verdict"], identical=verdict["identical"]),
     }
+    if read["decision"].get("thresholds"):
+        made["policy.png"] = plots.policy(read["decision"]["thresholds"], evaluation["unit"], what)
     if read["study"].get("values"):
         made["study.png"] = plots.study(read["study"], evaluation["unit"])
     shown = [curves[name] for name in plots.models_in(curves)]
