@@ -1,11 +1,17 @@
 """Calibrators: maps from a network's logits to probabilities, fitted on calib rows, shipped as plain numbers.
 
-Four maps, in order of simplicity: `identity` (softmax), `temperature` (one slope on the logits), `affine` (the slope and one bias
-per class; for two classes this is Platt's map on the log-odds) and `isotonic` (a monotone curve of the log-odds; for more than two
-classes one curve per class against the rest, then normalised).
+In order of simplicity: `identity` (softmax); four maps that are linear in log p = log softmax(logits), softmax(slopes * log p + bias);
+and `isotonic`, a monotone curve of the log-odds (for more than two classes one curve per class against the rest, then normalised).
 
-Slope and biases carry a weak Gaussian prior around "no change" (slope 1, biases 0, standard deviation `PRIOR_SD`). It keeps the
-slope finite where the rows are perfectly separated, and costs at most half a row's log loss for slopes between 0 and 3.
+    temperature  one slope, no bias                Guo et al. (2017)
+    affine       one slope, a bias per class       Platt (1999) where K = 2
+    vector       a slope and a bias per class      K > 2; Guo et al. (2017), on log p, so a constant added to the logits changes nothing
+    beta         the same map where K = 2: logit = a log p - b log(1 - p) + c      Kull, Silva Filho and Flach (2017), equation 3
+
+The four are one conditional logit whose slopes are tied or free, and one routine fits them. Slopes are never negative: a calibrator may
+doubt the network's order of rows, not reverse it. Slopes and biases carry a weak Gaussian prior around "no change" (slopes 1, biases 0,
+standard deviation `PRIOR_SD`). It keeps slopes finite where the rows are perfectly separated, and costs at most half a row's log loss for
+each slope between -1 and 3.
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from pipelines.errors import must
 
@@ -21,7 +28,7 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-METHODS = ("identity", "temperature", "affine", "isotonic")
+METHODS = ("identity", "temperature", "affine", "vector", "beta", "isotonic")
 EPS = 1e-12  #: no probability is smaller, so no log loss is above -log(1e-12) = 27.6
 PRIOR_SD = 2.0
 
@@ -41,14 +48,15 @@ def normalise(probability: Any) -> Float:
 
 def log_odds(logits: Any) -> Float:
     """Log-odds `(n, K)` of each class against all others together."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    weights = np.exp(shifted)
-    total = weights.sum(axis=1, keepdims=True)
-    others = np.stack([np.delete(weights, k, axis=1).sum(axis=1) for k in range(weights.shape[1])], axis=1)
-    bound = -np.log(EPS)
-    with np.errstate(divide="ignore"):
-        odds = np.log(np.maximum(weights, EPS * total)) - np.log(np.maximum(others, EPS * total))
-    return np.asarray(np.clip(odds, -bound, bound))
+    rows, top = np.arange(len(logits)), logits.argmax(axis=1)
+    weights = np.exp(logits - logits[rows, top][:, None])
+    below = weights.copy()
+    below[rows, top] = 0
+    rest = below.sum(axis=1)
+    others = 1 + rest[:, None] - below
+    others[rows, top] = rest
+    floor = EPS * (1 + rest)[:, None]
+    return np.asarray(np.clip(np.log(np.maximum(weights, floor)) - np.log(np.maximum(others, floor)), np.log(EPS), -np.log(EPS)))
 
 
 def _checked(logits: Any) -> Float:
@@ -61,6 +69,11 @@ def _checked(logits: Any) -> Float:
     return values
 
 
+def suits(method: str, classes: int) -> bool:
+    """Whether `method` is for this number of classes: beta for two, vector for more, any other for both."""
+    return {"beta": classes == 2, "vector": classes > 2}.get(method, True)
+
+
 def apply(calibrator: dict[str, Any], logits: Any) -> Float:
     """Calibrated probabilities `(n, K)` of `logits` `(n, K)`.
 
@@ -71,22 +84,33 @@ def apply(calibrator: dict[str, Any], logits: Any) -> Float:
     method = calibrator.get("method")
     if method == "identity":
         return softmax(values)
-    if method == "temperature":
-        return softmax(calibrator["slope"] * values)
-    if method == "affine":
-        bias = np.asarray(calibrator["bias"], dtype=np.float64)
-        _same_classes(len(bias), values)
-        return softmax(calibrator["slope"] * values + bias)
     if method == "isotonic":
-        curves = calibrator["curves"]
-        odds = log_odds(values)
-        if len(curves) == 1:
-            _same_classes(2, values)
-            second = np.interp(odds[:, 1], curves[0]["log_odds"], curves[0]["probability"])
-            return normalise(np.stack([1 - second, second], axis=1))
-        _same_classes(len(curves), values)
-        return normalise(np.stack([np.interp(odds[:, k], c["log_odds"], c["probability"]) for k, c in enumerate(curves)], axis=1))
+        return _apply_isotonic(calibrator["curves"], values)
+    if method in METHODS:
+        slopes, bias = _linear(calibrator, values)
+        return softmax(slopes * log_softmax(values, axis=1) + bias)
     raise must(f"a calibrator's method must be one of {list(METHODS)}", f"got {method!r}", "Run the stage calibrate again.")
+
+
+def _linear(calibrator: dict[str, Any], logits: Float) -> tuple[Float, Float]:
+    """Slopes `(1,)` or `(K,)` and biases `(1,)` or `(K,)` of a calibrator that is linear in log p."""
+    if calibrator["method"] == "beta":
+        slopes, bias = [calibrator["b"], calibrator["a"]], [-calibrator["c"] / 2, calibrator["c"] / 2]
+    else:
+        slopes, bias = calibrator.get("slopes", [calibrator.get("slope")]), calibrator.get("bias", [0.0])
+    for numbers in (slopes, bias):
+        if len(numbers) > 1:
+            _same_classes(len(numbers), logits)
+    return np.asarray(slopes, dtype=np.float64), np.asarray(bias, dtype=np.float64)
+
+
+def _apply_isotonic(curves: list[dict[str, list[float]]], logits: Float) -> Float:
+    _same_classes(max(len(curves), 2), logits)
+    odds = log_odds(logits)
+    if len(curves) == 1:
+        second = np.interp(odds[:, 1], curves[0]["log_odds"], curves[0]["probability"])
+        return normalise(np.stack([1 - second, second], axis=1))
+    return normalise(np.stack([np.interp(odds[:, k], c["log_odds"], c["probability"]) for k, c in enumerate(curves)], axis=1))
 
 
 def _same_classes(classes: int, logits: Float) -> None:
@@ -94,83 +118,101 @@ def _same_classes(classes: int, logits: Float) -> None:
         raise must(f"logits must have {classes} columns for this calibrator", f"got {logits.shape[1]}", "Run the stage calibrate again.")
 
 
-def fit(method: str, logits: Any, labels: Any, *, prior_sd: float = PRIOR_SD) -> dict[str, Any]:
+def fit(method: str, logits: Any, labels: Any, *, weights: Any = None, prior_sd: float = PRIOR_SD) -> dict[str, Any]:
     """Fit one calibrator by maximum (penalised) likelihood; returns plain numbers for `apply`.
 
-    `logits` `(n, K)`, `labels` `(n,)` in 0..K-1. `prior_sd` is the standard deviation of the prior on slope and biases; infinity
-    gives plain maximum likelihood, which agrees with scikit-learn's LogisticRegression without penalty. The slope is never
-    negative: a calibrator may doubt the network's order of rows, not reverse it. Platt (1999), Guo et al. (2017), Zadrozny & Elkan (2002).
+    `logits` `(n, K)`, `labels` `(n,)` in 0..K-1, `weights` `(n,)` > 0: how often each row counts. `prior_sd` is the standard deviation of
+    the prior on slopes and biases; infinity gives plain maximum likelihood, which agrees with scikit-learn's LogisticRegression without
+    penalty where that has slopes >= 0. Raises ExpostError for non-finite logits, weights that are no counts, an unknown method, and a
+    method for another number of classes. Isotonic: Zadrozny and Elkan (2002); the others: see the module.
     """
     values, classes = _checked(logits), np.asarray(labels, dtype=np.int64)
+    counts = _counts(weights, len(values))
+    if method not in METHODS or not suits(method, values.shape[1]):
+        able = [m for m in METHODS if suits(m, values.shape[1])]
+        raise must(
+            f"a calibrator of {values.shape[1]} classes must be one of {able}",
+            f"got {method!r}",
+            "Change calibrate.methods in params.yaml.",
+        )
     if method == "identity":
-        return {"method": "identity"}
-    if method in ("temperature", "affine"):
-        slope, bias = _fit_softmax(values, classes, with_bias=method == "affine", prior_sd=prior_sd)
-        return {"method": "temperature", "slope": slope} if method == "temperature" else {"method": "affine", "slope": slope, "bias": bias}
+        return {"method": method}
     if method == "isotonic":
-        return _fit_isotonic(values, classes)
-    raise must(f"a calibrator's method must be one of {list(METHODS)}", f"got {method!r}", "Change calibrate.methods in params.yaml.")
+        return {"method": method, "curves": _isotonic_curves(values, classes, counts)}
+    slopes, bias = _fit_linear(method, values, classes, counts, prior_sd)
+    if method == "beta":
+        return {"method": method, "a": slopes[1], "b": slopes[0], "c": bias[1] - bias[0]}
+    if method == "vector":
+        return {"method": method, "slopes": slopes, "bias": bias}
+    return {"method": method, "slope": slopes[0]} | ({"bias": bias} if method == "affine" else {})
 
 
-def _fit_softmax(logits: Float, labels: Int, *, with_bias: bool, prior_sd: float) -> tuple[float, list[float]]:
-    """Minimise the log loss of softmax(slope * logits + bias) plus the prior, slope >= 0; convex, so the start does not matter."""
-    K = logits.shape[1]
-    slope, bias = _newton(logits, labels, free=np.array([True] + [with_bias] * K), start=1.0, precision=1 / prior_sd**2)
-    if slope < 0:  # convex: the constrained optimum is then at the bound
-        slope, bias = _newton(logits, labels, free=np.array([False] + [with_bias] * K), start=0.0, precision=1 / prior_sd**2)
-    return slope, [float(b) for b in bias - bias.mean()]
+def _counts(weights: Any, rows: int) -> Float:
+    if weights is None:
+        return np.ones(rows)
+    counts = np.asarray(weights, dtype=np.float64)
+    if counts.shape != (rows,):
+        raise must(f"weights must have the shape ({rows},), one per row", f"got {counts.shape}", "Run `dvc repro split`.")
+    if not (np.isfinite(counts) & (counts > 0)).all():
+        raise must("weights must be finite and above 0", f"the smallest is {counts.min()}", "Mend the column with the role weight.")
+    return counts
 
 
-def _newton(logits: Float, labels: Int, *, free: Bool, start: float, precision: float) -> tuple[float, Float]:
-    """Damped Newton steps on the free ones of (slope, biases): few numbers, so the Hessian is cheaper than a general optimiser."""
-    n, K = logits.shape
-    centred = logits - logits.mean(axis=1, keepdims=True)
-    truth = np.eye(K)[labels]
-    prior = np.concatenate([[1.0], np.zeros(K)])
+def _fit_linear(method: str, logits: Float, labels: Int, weights: Float, prior_sd: float) -> tuple[list[float], list[float]]:
+    """Slopes `(K,)` and biases `(K,)`, summing to 0, that minimise the log loss of softmax(slopes * log p + bias) plus the prior.
+
+    Convex, so the start does not matter: L-BFGS-B with bounds (Byrd, Lu, Nocedal and Zhu 1995). Arrays are `(K, n)` inside, where sums
+    over the few classes are cheap. One thread: for matrices as small as the optimiser's, BLAS's threads take three times as long.
+    """
+    from scipy.optimize import minimize
+    from threadpoolctl import threadpool_limits
+
+    log_p = log_softmax(np.ascontiguousarray(logits.T), axis=0)
+    K, total = len(log_p), weights.sum()
+    ties, slopes = _ties(method, K)
+    no_change, precision = np.repeat([1.0, 0.0], [slopes, ties.shape[1] - slopes]), 1 / prior_sd**2
+    truth = (labels == np.arange(K)[:, None]) * weights
+    observed = np.concatenate([np.einsum("kn,kn->k", truth, log_p), truth.sum(axis=1)])
 
     def loss(theta: Float) -> tuple[float, Float]:
-        z = theta[0] * centred + theta[1:]
-        z = z - z.max(axis=1, keepdims=True)
-        total = np.log(np.exp(z).sum(axis=1, keepdims=True))
-        value = float((total[:, 0] - (z * truth).sum(axis=1)).sum()) + 0.5 * precision * float(((theta - prior) ** 2).sum())
-        return value, np.exp(z - total)
+        free = ties @ theta
+        z = log_p * free[:K, None] + free[K:, None]
+        top = z.max(axis=0)
+        z = np.exp(z - top)
+        norm = z.sum(axis=0)
+        z *= weights / norm
+        expected = np.concatenate([np.einsum("kn,kn->k", z, log_p), z.sum(axis=1)])
+        off = theta - no_change
+        value = (weights * (top + np.log(norm))).sum() - (free * observed).sum() + 0.5 * precision * (off**2).sum()
+        return float(value / total), (ties.T @ (expected - observed) + precision * off) / total
 
-    theta = np.concatenate([[start], np.zeros(K)])
-    value, p = loss(theta)
-    for _ in range(200):
-        mean = (p * centred).sum(axis=1, keepdims=True)
-        gradient = np.concatenate([[((p - truth) * centred).sum()], (p - truth).sum(axis=0)]) + precision * (theta - prior)
-        hessian = np.zeros((K + 1, K + 1))
-        hessian[0, 0] = (p * (centred - mean) ** 2).sum()
-        hessian[0, 1:] = hessian[1:, 0] = (p * (centred - mean)).sum(axis=0)
-        hessian[1:, 1:] = np.diag(p.sum(axis=0)) - p.T @ p
-        hessian += (precision + 1e-9 * max(1.0, float(hessian.diagonal().max()))) * np.eye(K + 1)  # biases are free up to a constant
-        step = np.zeros(K + 1)
-        step[free] = np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
-        decrease = float(gradient @ step)
-        if decrease < 1e-12 * n:
-            break
-        size = 1.0
-        while size > 1e-10 and (trial := loss(theta - size * step))[0] > value - 0.25 * size * decrease:
-            size /= 2
-        if size <= 1e-10:
-            break
-        theta = theta - size * step
-        value, p = trial
-    return float(theta[0]), theta[1:]
+    bounds = [(0.0, None)] * slopes + [(None, None)] * (len(no_change) - slopes)
+    options = {"ftol": 1e-14, "gtol": 1e-8, "maxiter": 1000, "maxcor": 20}
+    with threadpool_limits(1):
+        best = ties @ minimize(loss, no_change, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    return best[:K].tolist(), (best[K:] - best[K:].mean()).tolist()
 
 
-def _fit_isotonic(logits: Float, labels: Int) -> dict[str, Any]:
+def _ties(method: str, K: int) -> tuple[Float, int]:
+    """Matrix `(2K, d)` from the d free numbers of `method` to the slopes and biases of all classes, and how many of the d are slopes."""
+    slopes = np.eye(K) if method in ("vector", "beta") else np.ones((K, 1))
+    biases = np.zeros((K, 0)) if method == "temperature" else np.eye(K)
+    none = np.zeros
+    return np.block([[slopes, none((K, biases.shape[1]))], [none((K, slopes.shape[1])), biases]]), slopes.shape[1]
+
+
+def _isotonic_curves(logits: Float, labels: Int, weights: Float) -> list[dict[str, list[float]]]:
     """Pool adjacent violators on the log-odds, kept off 0 and 1 by 1 / (n + 2), Laplace's estimate for what was never seen in n rows."""
     from scipy.optimize import isotonic_regression
 
-    n, K = logits.shape
-    odds, floor = log_odds(logits), 1 / (n + 2)
+    K, floor = logits.shape[1], 1 / (weights.sum() + 2)
+    odds = log_odds(logits)
     curves = []
     for k in [1] if K == 2 else range(K):
-        knots, place, weight = np.unique(odds[:, k], return_inverse=True, return_counts=True)
-        rate = np.bincount(place, weights=labels == k) / weight
+        knots, place = np.unique(odds[:, k], return_inverse=True)
+        weight = np.bincount(place, weights=weights)
+        rate = np.bincount(place, weights=weights * (labels == k)) / weight
         level = np.clip(isotonic_regression(rate, weights=weight).x, floor, 1 - floor)
         inner = np.concatenate([[False], (level[1:-1] == level[:-2]) & (level[1:-1] == level[2:]), [False]])[: len(level)]
         curves.append({"log_odds": knots[~inner].tolist(), "probability": level[~inner].tolist()})
-    return {"method": "isotonic", "curves": curves}
+    return curves

@@ -22,8 +22,9 @@ FEWEST_UNITS = 3
 def units_per_class(labels: Any, groups: Any) -> Int:
     """Number of groups `(K,)` in which each class 0..max(labels) occurs; where every row is its own group, its rows."""
     classes, codes = np.asarray(labels, dtype=np.int64), np.asarray(groups)
-    pairs = np.unique(np.stack([classes, np.unique(codes, return_inverse=True)[1]], axis=1), axis=0)
-    return np.bincount(pairs[:, 0], minlength=int(classes.max()) + 1).astype(np.int64)
+    present = int(classes.max()) + 1
+    pairs = np.unique(np.unique(codes, return_inverse=True)[1] * present + classes)
+    return np.bincount(pairs % present, minlength=present).astype(np.int64)
 
 
 def feasible_folds(labels: Any, groups: Any, folds: int, classes: Sequence[str]) -> int:
@@ -115,20 +116,22 @@ class Choice:
     error: tuple[float, ...]
 
 
-def simplest_not_worse(losses: Any, groups: Any) -> Choice:
+def simplest_not_worse(losses: Any, groups: Any, *, weights: Any = None) -> Choice:
     """Choose the first candidate whose mean loss is within one standard error of the difference to the best.
 
-    `losses` `(candidates, n)` per row, candidates in order of simplicity; the error is paired per row and clustered by `groups`
-    `(n,)`. The one-standard-error rule of Breiman et al. (1984, section 3.4.3), on the paired difference.
+    `losses` `(candidates, n)` per row, candidates in order of simplicity, `weights` `(n,)` of the rows. The error is paired per row,
+    clustered by `groups` `(n,)`, and the ratio estimator's: a row of weight 100 moves the mean like 100 rows and is still one row. The
+    one-standard-error rule of Breiman et al. (1984, section 3.4.3), on the paired difference.
     """
     values = np.asarray(losses, dtype=np.float64)
+    counts = np.ones(values.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
-    mean = values.mean(axis=1)
+    mean = np.average(values, axis=1, weights=counts)
     best = int(mean.argmin())
     difference = values - values[best]
-    excess = difference.mean(axis=1)
-    residual = np.stack([np.bincount(codes, weights=d) for d in difference - excess[:, None]])
-    count = residual.shape[1]
-    error = np.sqrt((residual**2).sum(axis=1) * count / max(count - 1, 1)) / values.shape[1]
+    excess = np.average(difference, axis=1, weights=counts)
+    residual = np.stack([np.bincount(codes, weights=counts * d) for d in difference - excess[:, None]])
+    clusters = residual.shape[1]
+    error = np.sqrt((residual**2).sum(axis=1) * clusters / max(clusters - 1, 1)) / counts.sum()
     chosen = int(np.flatnonzero(excess <= error)[0])
     return Choice(chosen, best, tuple(mean.tolist()), tuple(excess.tolist()), tuple(error.tolist()))

@@ -87,3 +87,32 @@ def test_dependent_rows_make_a_difference_less_clear():
     losses = np.stack([np.repeat(difference, 50), np.zeros(1000)])
     single, grouped = (crossfit.simplest_not_worse(losses, g).error[0] for g in (np.arange(1000), np.repeat(np.arange(20), 50)))
     assert grouped == pytest.approx(single * np.sqrt(50), rel=0.05)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_weights_choose_as_repeated_rows_that_stay_one_unit_would(seed):
+    rng = np.random.default_rng(seed)
+    losses, groups, weights = rng.normal(size=(3, 40)), rng.integers(0, 15, size=40), rng.integers(1, 6, size=40)
+    rows = np.repeat(np.arange(40), weights)
+    weighted = crossfit.simplest_not_worse(losses, groups, weights=weights)
+    repeated = crossfit.simplest_not_worse(losses[:, rows], groups[rows])
+    assert (weighted.chosen, weighted.best) == (repeated.chosen, repeated.best)
+    for name in ("mean", "excess", "error"):
+        np.testing.assert_allclose(getattr(weighted, name), getattr(repeated, name), atol=1e-12)
+
+
+def test_the_error_of_a_weighted_difference_is_the_ratio_estimators():
+    """Two rows of weight 1 and 3, differences 0 and 4: mean 3, residuals -3 and 3, error sqrt(2 * 18) / 4."""
+    choice = crossfit.simplest_not_worse([[0.0, 4.0], [0.0, 0.0]], [0, 1], weights=[1, 3])
+    assert (choice.excess[0], choice.error[0]) == (3.0, 1.5)
+    assert choice.chosen == 1
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_units_of_a_class_are_the_groups_that_it_occurs_in(seed):
+    rng = np.random.default_rng(seed)
+    labels, groups = rng.integers(0, 4, size=30), rng.integers(-5, 12, size=30)
+    expected = [len(set(groups[labels == k])) for k in range(labels.max() + 1)]
+    np.testing.assert_array_equal(crossfit.units_per_class(labels, groups), expected)
