@@ -1,4 +1,4 @@
-"""The retraining flow as a Prefect deployment that this process serves."""
+"""The flows as Prefect deployments that this process serves: `retrain` on a schedule, `retune` when it is asked for."""
 
 from __future__ import annotations
 
@@ -32,10 +32,16 @@ def serve(cron: str, timezone: str) -> None:
     from prefect.types.entrypoint import EntrypointType
 
     with _server() as url:
-        from flows.retrain import retrain
+        from flows.retrain import retrain, retune
 
         async def work() -> None:
             runner = Runner(name=DEPLOYMENT, limit=1, pause_on_shutdown=True)
+            await runner.aadd_flow(
+                retune,
+                name=retune.name,
+                entrypoint_type=EntrypointType.MODULE_PATH,
+                description="Decide anew on the same weights; the parameter `utility` replaces that section of params.yaml first.",
+            )
             await runner.aadd_flow(
                 retrain,
                 name=DEPLOYMENT,

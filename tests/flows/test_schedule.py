@@ -124,10 +124,12 @@ def test_a_schedule_that_is_none_is_refused(cron: str, timezone: str) -> None:
         check_cron(cron, timezone)
 
 
-def test_prefect_yaml_names_the_flow_that_is_served() -> None:
-    (deployment,) = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
-    path, name = deployment["entrypoint"].split(":")
-    assert (Path(__file__).parents[2] / path).exists()
+def test_prefect_yaml_names_the_flows_that_are_served() -> None:
     from flows import retrain
 
-    assert getattr(retrain, name).name == deployment["name"]
+    deployments = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
+    assert [deployment["name"] for deployment in deployments] == ["retrain", "retune"]
+    for deployment in deployments:
+        path, name = deployment["entrypoint"].split(":")
+        assert (Path(__file__).parents[2] / path).exists()
+        assert getattr(retrain, name).name == deployment["name"]
