@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines import store
 from pipelines.bundle import Bundle
-from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, read_table, redecided, score
+from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, redecided, score
 from pipelines.core import evaluation, partition, policy, representation
 from pipelines.core import utility as worth
 from pipelines.core.bounds import effective_size
@@ -78,6 +78,9 @@ def write(
         out / "evaluation.json",
         {
             **figures(table, cases, models, reference[0], display),
+            "prior": named_prior(table, challenger),
+            "limits": limits(table, cases, models, display),
+            "requirements": requirements(table, cases, models, display),
             "identical": same,
             "calib_rows": int(fit.sum()),
             "champion_gain": gain,
@@ -140,6 +143,8 @@ def rows_frame(table: Table, holdout: Ints, cases: Cases, reference: tuple[int, 
         values |= {"utility": rows.utility, "log_loss": rows.log_loss, "brier": rows.brier}
         if rows.unavailable is None:
             values["v_information"] = rows.bits
+        if prefix == "challenger" and table.utility.require.recall:
+            values["right"] = evaluation.right_rows(rows.utility, cases)
         shown = pl.Series(mask)
         names = [table.actions[a] if a >= 0 else None for a in scored.actions]
         columns += [_masked(pl.Series(f"{prefix}_action", names, dtype=pl.String), shown)]
@@ -205,6 +210,55 @@ def figures(table: Table, cases: Cases, models: Models, best: int, display: Disp
     if "champion" in models:
         made["difference"] = differences(rows, *models["champion"][1:], cases, display)
     return made
+
+
+def limits(table: Table, cases: Cases, models: Models, display: Display) -> list[dict[str, Any]]:
+    """Each limit with the share of the holdout rows for which a model takes that action."""
+
+    def measured(name: str, action: str) -> dict[str, Any]:
+        scored, _, mask = models[name]
+        taken = np.where(scored.actions >= 0, scored.actions == table.actions.index(action), np.nan)
+        return asdict(evaluation.bounded_interval(taken[mask], cases.take(mask), display, 0.0, 1.0))
+
+    return [
+        {
+            "action": action,
+            "at_most": limit.at_most,
+            "share": measured("challenger", action),
+            "champion": measured("champion", action) if "champion" in models else None,
+        }
+        for action, limit in table.utility.limits.items()
+    ]
+
+
+def requirements(table: Table, cases: Cases, models: Models, display: Display) -> list[dict[str, Any]]:
+    """Each requirement with the share of the class's holdout rows that get their best action from a model."""
+
+    def measured(name: str, label: int) -> dict[str, Any]:
+        _, rows, mask = models[name]
+        shown = mask & (cases.labels == label)
+        right = evaluation.right_rows(rows.utility, cases)
+        return asdict(evaluation.bounded_interval(right[shown], cases.take(shown), display, 0.0, 1.0))
+
+    return [
+        {
+            "class": item.name,
+            "at_least": item.at_least,
+            "confidence": item.confidence,
+            "recall": measured("challenger", table.classes.index(item.name)),
+            "rows": int((cases.labels == table.classes.index(item.name)).sum()),
+            "champion": measured("champion", table.classes.index(item.name)) if "champion" in models else None,
+        }
+        for item in table.utility.require.recall
+    ]
+
+
+def named_prior(table: Table, challenger: Bundle) -> dict[str, dict[str, float]] | None:
+    """Class shares by name, of the challenger's data and of the deployment declared; None where none is declared."""
+    if table.deployment is None:
+        return None
+    shares = {"data": data_prior(challenger, table), "deployment": table.deployment}
+    return {name: dict(zip(table.classes, values.tolist(), strict=True)) for name, values in shares.items()}
 
 
 def differences(ours: Rows, theirs: Rows, mask: Bools, cases: Cases, display: Display) -> dict[str, Any]:

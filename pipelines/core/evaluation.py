@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.core import metrics, representation, utility
-from pipelines.core.bounds import Interval, bootstrap_interval, mean_interval
+from pipelines.core.bounds import Interval, mean_interval
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -153,10 +153,11 @@ def summary(
     forecast, outcome = metrics.forecast_and_outcome(scored.probability, labels)
     taken = scored.actions >= 0
     confusion = metrics.confusion_by_action(labels[taken], scored.actions[taken], len(classes), len(actions))
-    area = bootstrap_interval(
-        lambda weights: metrics.auc(scored.probability, labels, weights),
-        labels.size,
+    area = metrics.auc_interval(
+        scored.probability,
+        labels,
         groups=cases.groups,
+        weights=cases.unequal,
         confidence=display.confidence,
         resamples=display.resamples,
         seed=display.seed,
@@ -170,7 +171,7 @@ def summary(
         "log_loss": asdict(seen_interval(rows.log_loss, cases, display)),
         "brier": asdict(seen_interval(rows.brier, cases, display)),
         "auc": asdict(area),
-        "calibration": asdict(metrics.calibration_error(forecast, outcome, seed=display.seed)),
+        "calibration": asdict(metrics.calibration_error(forecast, outcome, weights=cases.unequal, seed=display.seed)),
         "confusion": {name: dict(zip(actions, map(int, row), strict=True)) for name, row in zip(classes, confusion, strict=True)},
         "v_information": asdict(seen_interval(rows.bits, cases, display)),
         "knn": {
@@ -190,10 +191,10 @@ def curves(models: Mapping[str, tuple[Scored, Rows, Cases]], confidence: float) 
         finite, positive = bool(np.isfinite(scored.probability).all()), scored.probability[:, 1]
         two = finite and cases.U.shape == (2, 2)
         made[name] = {
-            "reliability": metrics.reliability_curve(forecast, outcome, confidence=confidence),
+            "reliability": metrics.reliability_curve(forecast, outcome, weights=cases.unequal, confidence=confidence),
             "utility_rows": histogram(rows.utility, values, edges),
-            "utility_curve": utility.utility_along_threshold(positive, cases.labels, cases.U) if two else None,
-            "cost_curve": metrics.cost_curve(positive, cases.labels) if finite and cases.U.shape[-2] == 2 else None,
+            "utility_curve": utility.utility_along_threshold(positive, cases.labels, cases.U, weights=cases.unequal) if two else None,
+            "cost_curve": metrics.cost_curve(positive, cases.labels, weights=cases.unequal) if finite and cases.U.shape[-2] == 2 else None,
         }
     return made
 

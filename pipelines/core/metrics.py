@@ -226,24 +226,20 @@ def reliability_curve(
     return [dict(zip(names, (*map(float, point[:4]), int(point[4])), strict=True)) for point in points]
 
 
-def cost_curve(positive: Floats, labels: Ints, *, points: int = 99) -> dict[str, list[float]]:
+def cost_curve(positive: Floats, labels: Ints, *, weights: Floats | None = None, points: int = 99) -> dict[str, list[float]]:
     """Cost per case along the share c in (0, 1) that a miss has of the two costs, acting from the threshold 1 - c upwards, K = 2.
 
-    A miss costs c and a false alarm 1 - c, so the area under the curve is half the one-column Brier score of calibrated and uncalibrated
+    Rows count by their `weights` `(n,)`. A miss costs c and a false alarm 1 - c, so the area under the curve is half the one-column Brier score of calibrated and uncalibrated
     models alike (Hernandez-Orallo, Flach and Ferri 2011, Brier curves).
     """
     share = np.arange(1, points + 1) / (points + 1)
-    act = positive[None, :] >= (1 - share)[:, None] if labels.size * points <= 20_000_000 else None
-    if act is None:
-        cost = [_cost(positive >= 1 - c, labels, c) for c in share]
-    else:
-        cost = [_cost(row, labels, c) for row, c in zip(act, share, strict=True)]
-    rate = float(labels.mean()) if labels.size else float("nan")
+    cost = [_cost(positive >= 1 - c, labels, c, weights) for c in share]
+    rate = float(np.average(labels, weights=weights)) if labels.size else float("nan")
     return {"miss_share": share.tolist(), "cost": cost, "always": ((1 - share) * (1 - rate)).tolist(), "never": (share * rate).tolist()}
 
 
-def _cost(act: NDArray[np.bool_], labels: Ints, share: float) -> float:
-    return float(np.where(labels == 1, share * ~act, (1 - share) * act).mean()) if labels.size else float("nan")
+def _cost(act: NDArray[np.bool_], labels: Ints, share: float, weights: Floats | None) -> float:
+    return float(np.average(np.where(labels == 1, share * ~act, (1 - share) * act), weights=weights)) if labels.size else float("nan")
 
 
 def _of_label(probability: Floats, labels: Ints) -> Floats:

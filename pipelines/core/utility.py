@@ -73,11 +73,12 @@ def best_action(U: Any) -> Int:
     return np.asarray(np.asarray(U, dtype=np.float64).argmax(axis=-1))
 
 
-def utility_along_threshold(positive: Any, labels: Any, U: Any, *, points: int = 201) -> dict[str, list[float]]:
-    """Mean utility where the last class's best action is taken from a threshold on its probability upwards, U `(2, 2)`."""
+def utility_along_threshold(positive: Any, labels: Any, U: Any, *, weights: Any = None, points: int = 201) -> dict[str, list[float]]:
+    """Mean utility, weighted by `weights` `(n,)`, where the last class's best action is taken from a threshold upwards, U `(2, 2)`."""
     score, truth, matrix = np.asarray(positive, dtype=np.float64), np.asarray(labels), np.asarray(U, dtype=np.float64)
     thresholds, best = np.linspace(0.0, 1.0, points), int(matrix[1].argmax())  # the matrix may name that action first
-    utility = [float(matrix[truth, np.where(score >= t, best, 1 - best)].mean()) for t in thresholds] if truth.size else []
+    taken = (np.where(score >= t, best, 1 - best) for t in thresholds)
+    utility = [float(np.average(matrix[truth, actions], weights=weights)) for actions in taken] if truth.size else []
     return {"threshold": thresholds.tolist(), "utility": utility}
 
 
