@@ -141,7 +141,8 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     for part in location[:-1]:
         field = current.model_fields.get(str(part)) if isinstance(current, type) and issubclass(current, BaseModel) else None
         current = _model_in(field.annotation) if field else current
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    known = isinstance(current, type) and issubclass(current, BaseModel)
+    return [field.alias or name for name, field in current.model_fields.items()] if known else []
 
 
 def _model_in(annotation: Any) -> Any:

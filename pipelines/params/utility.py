@@ -22,7 +22,7 @@ class Limit(Section):
 class Recall(Section):
     """A share of the rows of `class` that must get their best action, with this confidence, on unseen rows too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, populate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
     name: str = Field(alias="class")
     at_least: float = Field(gt=0, lt=1)
@@ -53,6 +53,17 @@ class Utility(Section):
     require: Require = Require()
     prior: dict[str, float] = Field(default_factory=dict)
 
+    @field_validator("matrix", mode="before")
+    @classmethod
+    def _numbers_or_text(cls, value: Any) -> Any:
+        for name, row in value.items() if isinstance(value, dict) else ():
+            for action, cell in row.items() if isinstance(row, dict) else ():
+                if isinstance(cell, bool) or not isinstance(cell, int | float | str) or cell == "" or str(cell).isspace():
+                    got = "empty" if cell is None or isinstance(cell, str) else repr(cell)
+                    rule = "a cell must be a number, or an expression over columns as text"
+                    raise ValueError(f"{rule}, however: {name}/{action} is {got}. Write one in params.yaml.")
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         actions = self.actions
@@ -64,8 +75,6 @@ class Utility(Section):
             for action, value in row.items():
                 if not isinstance(value, str) and not math.isfinite(value):
                     raise ValueError(f"utilities must be finite numbers, however: {name}/{action} is {value}. Write a number.")
-                if isinstance(value, str) and not value.strip():
-                    raise ValueError(f"a cell must be a number or an expression, however: {name}/{action} is empty. Write one.")
         if len(actions) < 2:
             raise ValueError(f"utility.matrix must have at least two actions, however: got {list(actions)}. Add one to every row.")
         if not self.by_row:
@@ -91,10 +100,12 @@ class Utility(Section):
                 f"utility.limits must leave an action for every row, however: all actions are limited, to {total:g} of the rows together. "
                 "Raise one of them, or leave one action without a limit."
             )
-        classes = [*self.matrix]
-        stray = [name for name in (*(item.name for item in self.require.recall), *self.prior) if name not in classes]
+        classes, required = [*self.matrix], [item.name for item in self.require.recall]
+        stray = [name for name in (*required, *self.prior) if name not in classes]
         if stray:
             raise ValueError(f"utility.require and utility.prior must name classes of {classes}, however: {stray[0]!r} is none. Mend it.")
+        if twice := next((name for name in required if required.count(name) > 1), None):
+            raise ValueError(f"utility.require.recall must name each class once, however: {twice!r} stands twice. Keep the higher share.")
         for name, share in self.prior.items():
             if not 0 < share < 1:
                 raise ValueError(f"a class's share under utility.prior must lie between 0 and 1, however: {name!r} has {share}. Mend it.")

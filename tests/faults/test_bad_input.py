@@ -224,7 +224,8 @@ PARAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "row of no class": (re.escape(BENIGN), BENIGN.replace("benign", "beningn"), ("row 'benign' is missing",)),
     "cell missing": (re.escape(BENIGN), '    "benign": {"no biopsy": 0}', ("the same actions, however: row 'malignant' has .*biopsy",)),
     "cell NaN": (re.escape(BENIGN), BENIGN.replace("-1", ".nan"), ("finite numbers, however: benign/biopsy is nan",)),
-    "cell empty": (re.escape(BENIGN), BENIGN.replace("-1", ""), (r"utility\.matrix\.benign\.biopsy must be a valid number, however: got None",)),
+    "cell empty": (re.escape(BENIGN), BENIGN.replace("-1", ""), ("must be a number, or an expression over columns as text, however: benign/biopsy is empty",)),
+    "cell read as a boolean": (re.escape(BENIGN), BENIGN.replace("-1", "no"), ("must be a number, .*however: benign/biopsy is False. Write one",)),
     "nothing to decide": (re.escape(BENIGN), BENIGN.replace("-1", "1"), ("'biopsy' is best for every true class", "Check the signs")),
     "no such feature to allow": (r"allow_separating: \[\]", "allow_separating: [TSH]", ("must name features, however: 'TSH' is none",)),
     "hashed column ignored": (r'"mean radius": \{role: feature', '"mean radius": {role: ignored', ("columns that are read, however: 'mean radius' is ignored",)),
@@ -244,6 +245,84 @@ def test_check_refuses_params(clone: Path, case: str) -> None:
     assert count == 1
     path.write_text(changed)
     refused(clone, "expost check", *patterns)
+
+
+ACT = {"limits": {"biopsy": {"at_most": 0.2}}}
+RECALL = {"class": "malignant", "at_least": 0.95}
+
+#: what the section `utility` is changed by ("cell": what a missed malignancy costs), and what the message must say
+DECISIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "cell of no column": ({"cell": "-C_FM"}, ("columns with a cost role, however: there is no column 'C_FM'; did you mean C_FN", "role cost")),
+    "cell of a feature": ({"cell": '-"mean area"'}, ("'mean area' has the role feature", r"role cost or feature\+cost")),
+    "cell that names no column": ({"cell": "-2 * 5"}, ("must name a column, however: '-2 \\* 5' names none", "without quotes")),
+    "cell that aggregates": ({"cell": "C_FN - AVG(C_FN)"}, ("element-wise, .* however: .* calls AVG", "Compute such a column beforehand")),
+    "cell over a window": ({"cell": "SUM(C_FN) OVER ()"}, ("element-wise", "Allowed")),
+    "cell with a subquery": ({"cell": "(SELECT a FROM read_csv('t.csv'))"}, ("element-wise, .* has SELECT, which looks beyond the row",)),
+    "cell that is Python": ({"cell": "__import__('os').getcwd()"}, ("calls __IMPORT__, which is not allowed",)),
+    "cell that is no SQL": ({"cell": "-C_FN *"}, ("a cell must be a number or an SQL expression over columns", "Mend the cell")),
+    "cell of text": ({"cell": "-shop"}, ("must give a number, however: arithmetic on dtypes", "kinds of its columns")),
+    "cell that rounds a quotient": ({"cell": "-1/2 * C_FN"}, ("written as a decimal, .* however: got '-1/2", "Write 0.5")),
+    "limit below zero": ({"limits": {"biopsy": {"at_most": -0.2}}}, (r"utility\.limits\.biopsy\.at_most must be greater than 0, however: got -0.2",)),
+    "limit of no action": ({"limits": {"biopsie": {"at_most": 0.2}}}, (r"must name actions of .*, however: 'biopsie' is none", "Mend the name")),
+    "limits on all actions": ({"limits": {a: {"at_most": 0.4} for a in ("biopsy", "no biopsy")}}, ("however: all actions are limited, to 0.8",)),
+    "limit that YAML reads as a boolean": ({"limits": {False: {"at_most": 0.2}}}, ("must be strings, however: got False, as YAML reads", "Quote")),
+    "recall of no class": ({"require": {"recall": {**RECALL, "class": "malign"}}}, ("must name classes of .*, however: 'malign' is none",)),
+    "recall of one": ({"require": {"recall": {**RECALL, "at_least": 1.0}}}, (r"recall\.0\.at_least must be less than 1, however: got 1",)),
+    "recall of a number": ({"require": {"recall": {**RECALL, "class": 1}}}, (r"recall\.0\.class must be a string, however: got 1", "Quote")),
+    "recall twice": ({"require": {"recall": [RECALL, RECALL]}}, ("must name each class once, however: 'malignant' stands twice", "Keep")),
+    "prior of no class": ({"prior": {"malign": 0.02}}, ("must name classes of .*, however: 'malign' is none",)),
+    "prior below zero": ({"prior": {"malignant": -0.02}}, ("must lie between 0 and 1, however: 'malignant' has -0.02",)),
+    "prior that does not sum to one": ({"prior": {"malignant": 0.3, "benign": 0.6}}, ("must sum to 1, however: they sum to 0.9",)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def costly(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose table has a number and a text with cost roles; tests may overwrite its params.yaml."""
+    folder = Path(shutil.copytree(fresh, tmp_path_factory.mktemp("costly") / "workspace", symlinks=True))
+    edit_params(
+        folder, lambda p: p["ingest"]["columns"].update(C_FN={"role": "cost", "kind": "number"}, shop={"role": "cost", "kind": "category"})
+    )
+    (folder / "good.yaml").write_bytes((folder / "params.yaml").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("case", DECISIONS)
+def test_check_refuses_a_utility(costly: Path, case: str) -> None:
+    changes, patterns = DECISIONS[case]
+    shutil.copy(costly / "good.yaml", costly / "params.yaml")
+
+    def change(values: dict[str, Any]) -> None:
+        values["utility"].update({name: value for name, value in changes.items() if name != "cell"})
+        values["utility"]["matrix"]["malignant"]["no biopsy"] = changes.get("cell", -10)
+
+    edit_params(costly, change)
+    refused(costly, "python -m pipelines.commands.check", *patterns)
+
+
+def test_check_takes_expressions_limits_requirements_and_a_prior(costly: Path) -> None:
+    shutil.copy(costly / "good.yaml", costly / "params.yaml")
+    cell = "CASE WHEN shop = 'a' THEN -C_FN ELSE -2.5 * GREATEST(C_FN, 1) END"
+    edit_params(costly, lambda p: p["utility"]["matrix"]["malignant"].update({"no biopsy": cell}))
+    edit_params(costly, lambda p: p["utility"].update(**ACT, require={"recall": RECALL}, prior={"malignant": 0.02}))
+    done = run("expost", "check", cwd=costly)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+#: roles of columns, and what the message must say
+ROLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "weight of text": ({"mean area": {"role": "weight", "kind": "category"}}, ("kind number, however: 'mean area' is category", "Change its kind")),
+    "two weights": ({n: {"role": "weight", "kind": "number"} for n in ("a", "b")}, ("at most one column may have the role weight",)),
+    "weight that is hashed": ({"mean area": {"role": "weight", "kind": "number"}}, ("split.columns must not hold the column with the role weight",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ROLES)
+def test_check_refuses_a_weight(costly: Path, case: str) -> None:
+    changes, patterns = ROLES[case]
+    shutil.copy(costly / "good.yaml", costly / "params.yaml")
+    edit_params(costly, lambda p: p["ingest"]["columns"].update(changes))
+    refused(costly, "python -m pipelines.commands.check", *patterns)
 
 
 @pytest.mark.parametrize(("written", "said"), [(b"", "it is empty"), (b"- a\n", "it holds a list"), (b"\xff\xfe", "must be UTF-8 text")])
