@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import store
-from pipelines.core import calibration, crossfit, metrics, recalibration
+from pipelines.core import calibration, crossfit, labelshift, metrics, recalibration
 from pipelines.core.bounds import Interval, bootstrap_interval
 from pipelines.errors import must
 from pipelines.params import load
@@ -31,49 +32,65 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Calib:
+    """Calib rows, or some of them: logits `(n, K)`, labels, groups and weights `(n,)`."""
+
+    logits: Float
+    labels: Int
+    groups: Int
+    weights: Float
+
+    def only(self, mask: Bool) -> Calib:
+        """The rows of `mask` `(n,)`."""
+        return Calib(self.logits[mask], self.labels[mask], self.groups[mask], self.weights[mask])
+
+    def fit(self, method: str) -> dict[str, Any]:
+        """Calibrator fitted on these rows."""
+        return calibration.fit(method, self.logits, self.labels, weights=self.weights)
+
+
 def main() -> None:
     """Read split and train, write `data/calibrate`."""
     options = load(Calibrate)
-    rows, logits, labels, groups, classes = read_calib()
-    folds = crossfit.feasible_folds(labels, groups, options.folds, classes)
-    masks = crossfit.folds_of(labels, groups, folds=folds, repeats=options.repeats, seed=options.seed)
-    losses = candidate_losses(options.methods, logits, labels, masks)
-    choice = crossfit.simplest_not_worse(losses, groups)
-    method = options.methods[choice.chosen]
-    calibrator = calibration.fit(method, logits, labels)
-    fitted = [
-        choose_and_fit(options.methods, logits[~held], labels[~held], groups[~held], folds=folds, seed=options.seed) for held in masks
-    ]
-    crossfitted = np.stack([calibration.apply(c, logits) for c in fitted])
+    rows, calib, classes = read_calib()
+    methods = suitable(options.methods, len(classes))
+    folds = crossfit.feasible_folds(calib.labels, calib.groups, options.folds, classes)
+    masks = crossfit.folds_of(calib.labels, calib.groups, folds=folds, repeats=options.repeats, seed=options.seed)
+    choice = crossfit.simplest_not_worse(crossfitted(methods, calib, masks)[1], calib.groups, weights=calib.weights)
+    method = methods[choice.chosen]
+    calibrator = calib.fit(method)
+    without_fold, in_folds = nested(methods, calib, masks, folds=folds, seed=options.seed)
 
-    before, after = calibration.softmax(logits), crossfit.out_of_fold(crossfitted, masks)
+    before, after = calibration.softmax(calib.logits), calibration.normalise(crossfit.out_of_fold(without_fold, masks).mean(axis=0))
     summary: dict[str, Any] = {
         "method": method,
-        "methods_in_folds": [c["method"] for c in fitted],
+        "methods_in_folds": in_folds,
         "rows": len(rows),
         "folds": folds,
         "repeats": options.repeats,
-        "candidates": candidates(options.methods, choice),
-        "why": why(options.methods, choice),
-        "notes": notes(options, folds),
-        "before": figures(before[None], labels, groups, options.seed),
-        "after": figures(after, labels, groups, options.seed),
+        "candidates": candidates(methods, choice),
+        "why": why(methods, choice),
+        "notes": notes(options, methods, folds),
+        "before": figures(before, calib, options.seed),
+        "after": figures(after, calib, options.seed),
     }
     summary["check"] = summary["after"]["check"]
     summary["sentence"] = sentence(summary["after"])
     with store.stage_folder("calibrate") as out:
-        store.write_json(out / "calibrator.json", calibrator)
-        np.save(out / "crossfit.npy", crossfitted)
+        reference = labelshift.reference(after, calib.labels, weights=calib.weights)
+        store.write_json(out / "calibrator.json", {**calibrator, "reference": reference})
+        np.save(out / "crossfit.npy", without_fold)
         np.save(out / "folds.npy", masks)
         np.save(out / "rows.npy", rows)
-        np.save(out / "probabilities.npy", calibration.apply(calibrator, logits))
+        np.save(out / "probabilities.npy", calibration.apply(calibrator, calib.logits))
         store.write_json(out / "summary.json", summary)
         store.write_json(out / "metrics.json", flat(summary))
-        write_reliability(out / "reliability.csv", before, after, labels)
+        write_reliability(out / "reliability.csv", before, after, calib.labels)
 
 
-def read_calib() -> tuple[Int, Float, Int, Int, list[str]]:
-    """Rows of the part calib: indices, logits `(n, K)`, labels, groups, and the class names."""
+def read_calib() -> tuple[Int, Calib, list[str]]:
+    """Rows of the part calib: indices, what is known of them, and the class names."""
     classes = store.read_json(store.stage_path("split", "meta.json"))["classes"]
     rows = np.flatnonzero(_array("split", "parts.npy") == CALIB).astype(np.int64)
     scored = _array("train", "rows.npy")
@@ -84,44 +101,64 @@ def read_calib() -> tuple[Int, Float, Int, Int, list[str]]:
     logits = _array("train", "logits.npy")[order[at]].astype(np.float64)
     if logits.shape[1] != len(classes):
         raise must(f"logits must have one column per class {classes}", f"got {logits.shape[1]}", "Run `dvc repro train`.")
-    labels = _array("split", "labels.npy")[rows].astype(np.int64)
-    return rows, logits, labels, _array("split", "groups.npy")[rows].astype(np.int64), classes
+    labels, groups, weights = (_array("split", f"{name}.npy")[rows] for name in ("labels", "groups", "weights"))
+    return rows, Calib(logits, labels.astype(np.int64), groups.astype(np.int64), weights.astype(np.float64)), classes
 
 
 def _array(stage: str, name: str) -> Any:
     return np.load(store.need(store.stage_path(stage, name)), allow_pickle=False)
 
 
-def candidate_losses(methods: Sequence[str], logits: Float, labels: Int, masks: Bool) -> Float:
-    """Cross-fitted log loss `(methods, n)` of each candidate per row, averaged over the repeats."""
-
-    def losses(method: str) -> Float:
-        def fit_predict(rest: Bool, held: Bool) -> Float:
-            fitted = calibration.fit(method, logits[rest], labels[rest])
-            return metrics.log_loss_rows(calibration.apply(fitted, logits[held]), labels[held])
-
-        return np.asarray(crossfit.crossfit(masks, fit_predict).mean(axis=0))
-
-    return np.stack([losses(method) for method in methods])
+def suitable(methods: Sequence[str], classes: int) -> list[str]:
+    """Those of `methods` that are for this number of classes; raises ExpostError where none is."""
+    found = [method for method in methods if calibration.suits(method, classes)]
+    if not found:
+        able = [method for method in calibration.METHODS if calibration.suits(method, classes)]
+        raise must(f"calibrate.methods must hold one of {able} for {classes} classes", f"got {list(methods)}", "Add one in params.yaml.")
+    return found
 
 
-def choose_and_fit(methods: Sequence[str], logits: Float, labels: Int, groups: Int, *, folds: int, seed: int) -> dict[str, Any]:
-    """Choose among `methods` by cross-fitting within these rows, once, and fit the choice on all of them."""
-    if len(methods) == 1:
-        return calibration.fit(methods[0], logits, labels)
-    inner = min(folds, int(crossfit.units_per_class(labels, groups).min()))
-    masks = crossfit.folds_of(labels, groups, folds=max(inner, 2), repeats=1, seed=seed)
-    choice = crossfit.simplest_not_worse(candidate_losses(methods, logits, labels, masks), groups)
-    return calibration.fit(methods[choice.chosen], logits, labels)
+def crossfitted(methods: Sequence[str], calib: Calib, masks: Bool) -> tuple[Float, Float]:
+    """Each row by calibrators fitted without its fold: probabilities `(methods, repeats, n, K)`, log loss `(methods, n)` over the repeats."""
+
+    def fit_predict(rest: Bool, held: Bool) -> Float:
+        given = calib.only(rest)
+        return np.stack([calibration.apply(given.fit(method), calib.logits[held]) for method in methods], axis=1)
+
+    found = np.moveaxis(crossfit.crossfit(masks, fit_predict), 2, 0)
+    return found, np.stack([np.mean([metrics.log_loss_rows(p, calib.labels) for p in repeats], axis=0) for repeats in found])
 
 
-def figures(probability: Float, labels: Int, groups: Int, seed: int) -> dict[str, Any]:
-    """Log loss, Brier and calibration of `probability` `(repeats, n, K)`, with intervals; the check looks at the mean over repeats."""
-    log_loss = np.mean([metrics.log_loss_rows(p, labels) for p in probability], axis=0)
-    brier = np.mean([metrics.brier_rows(p, labels) for p in probability], axis=0)
-    mean = calibration.normalise(probability.mean(axis=0))
-    error = metrics.calibration_error(*metrics.forecast_and_outcome(mean, labels), seed=seed)
-    slope = recalibration.check(mean, labels, groups)
+def nested(methods: Sequence[str], calib: Calib, masks: Bool, *, folds: int, seed: int) -> tuple[Float, list[str]]:
+    """Probabilities `(J, n, K)` as whoever works without fold j would have them, and the method that was chosen without it.
+
+    Entries of rows held out in j are by the calibrator that the rest chose and fitted. Entries of the rest are cross-fitted within the
+    rest, in `folds` inner folds, by the same method: so what is tuned on the rest sees probabilities as honest as those it will meet.
+    """
+    found, chosen = np.empty((len(masks), *calib.logits.shape)), []
+    for j, held in enumerate(masks):
+        rest = calib.only(~held)
+        inner = inner_folds(rest, folds, seed)
+        honest, losses = crossfitted(methods, rest, inner)
+        choice = crossfit.simplest_not_worse(losses, rest.groups, weights=rest.weights)
+        chosen.append(methods[choice.chosen])
+        found[j, ~held] = honest[choice.chosen, 0]
+        found[j, held] = calibration.apply(rest.fit(chosen[-1]), calib.logits[held])
+    return found, chosen
+
+
+def inner_folds(rest: Calib, folds: int, seed: int) -> Bool:
+    """Masks of at most `folds` folds of these rows; at least two, whatever their classes."""
+    rarest = int(crossfit.units_per_class(rest.labels, rest.groups).min())
+    return crossfit.folds_of(rest.labels, rest.groups, folds=max(2, min(folds, rarest)), repeats=1, seed=seed)
+
+
+def figures(probability: Float, calib: Calib, seed: int) -> dict[str, Any]:
+    """Log loss, Brier and calibration of `probability` `(n, K)` on these rows, with intervals."""
+    labels, groups = calib.labels, calib.groups
+    log_loss, brier = metrics.log_loss_rows(probability, labels), metrics.brier_rows(probability, labels)
+    error = metrics.calibration_error(*metrics.forecast_and_outcome(probability, labels), seed=seed)
+    slope = recalibration.check(probability, labels, groups)
     return {
         "log_loss": _interval(log_loss, groups, seed),
         "brier": _interval(brier, groups, seed),
@@ -166,11 +203,17 @@ def sentence(found: dict[str, Any]) -> str:
     return f"{WORDS[found['check']]} (slope {slope['mean']:.2f}, interval {slope['low']:.2f} to {high})."
 
 
-def notes(options: Calibrate, folds: int) -> list[str]:
-    """What a reader should know about the folds."""
-    if folds == options.folds:
-        return []
-    return [f"calibrate.folds is {options.folds}; {folds} were used, since the rarest class has only {folds} rows (groups) in calib."]
+def notes(options: Calibrate, methods: Sequence[str], folds: int) -> list[str]:
+    """What a reader should know about the folds, and about candidates that were asked for by name and left out."""
+    found = []
+    if folds != options.folds:
+        found.append(
+            f"calibrate.folds is {options.folds}; {folds} were used, since the rarest class has only {folds} rows (groups) in calib."
+        )
+    left_out = [method for method in options.methods if method not in methods]
+    if left_out and options.methods != Calibrate().methods:
+        found.append(f"calibrate.methods: {' and '.join(left_out)} left out, being for another number of classes.")
+    return found
 
 
 def flat(summary: dict[str, Any]) -> dict[str, float]:
@@ -194,7 +237,7 @@ def write_reliability(path: Path, before: Float, after: Float, labels: Int) -> N
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["series", "mean_probability", "observed_rate", "rows"])
-        for series, probability in (("before", before), ("after", after.mean(axis=0))):
+        for series, probability in (("before", before), ("after", after)):
             for point in metrics.reliability_curve(*metrics.forecast_and_outcome(probability, labels)):
                 writer.writerow([series, f"{point['mean_probability']:.6f}", f"{point['observed_rate']:.6f}", point["rows"]])
 
