@@ -60,10 +60,10 @@ class Constraint:
 class Evidence:
     """All that a verdict rests on; arrays are aligned to the n rows compared (the holdout of both models, or the challenger's alone).
 
-    `weights` say how many rows each stands for, None where all stand for one. `reach` is the most that two actions can differ in utility on one row. `champion_gain` is the champion's utility per case above the best
-    trivial policy, on calib. `reference_utility` and `reference_log_loss` are those of the best trivial policy and of the class prior, both
-    chosen on calib. `unavailable` maps a criterion to the benign reason why it could not be computed; `invalid` lists what makes the rows
-    unfit to judge from.
+    `weights` say how many rows each stands for, None where all stand for one. `reach` is the most that two actions can differ in utility on
+    one row. `champion_gain` is the champion's utility per case above the best trivial policy, on calib. `reference_utility` and
+    `reference_log_loss` are those of the best trivial policy and of the class prior, both chosen on calib. `unavailable` maps a criterion
+    to the benign reason why it could not be computed; `invalid` lists what makes the rows unfit to judge from.
     """
 
     challenger: Results
@@ -231,7 +231,8 @@ def _kept(item: Constraint, alpha: float) -> Criterion:
     found = mean_interval(item.values, **given, confidence=1 - alpha, worst=0.0, best=1.0, two_sided=False)
     broken = found.low > item.level if limit else found.high < item.level
     reason = (
-        f"{_on(found.rows, item.weights)} {what} is {found.mean:.3f} (one-sided {1 - alpha:.0%} bounds {found.low:.3f} and {found.high:.3f}), "
+        f"{_on(found.rows, item.weights)} {what} is {found.mean:.3f} "
+        f"(one-sided {1 - alpha:.0%} bounds {found.low:.3f} and {found.high:.3f}), "
         f"{'at most' if limit else 'at least'} {item.level:g} is wanted: {'clearly not kept' if broken else 'not clearly missed'}."
     )
     bound = found.low if limit else found.high
@@ -256,7 +257,8 @@ def _utility(evidence: Evidence, settings: Settings) -> Criterion:
         "utility", PASS, "", interval.mean, interval.low, interval.high, interval.low, margin, interval.rows, unit=evidence.unit
     )
     sure = f"one-sided {1 - settings.alpha:.0%} bounds {interval.low:+.4g} and {interval.high:+.4g}"
-    text = f"{_on(interval.rows, evidence.weights)} the challenger's utility per case differs from the champion's by {interval.mean:+.4g} {evidence.unit} ({sure})"
+    differs = f"differs from the champion's by {interval.mean:+.4g} {evidence.unit} ({sure})"
+    text = f"{_on(interval.rows, evidence.weights)} the challenger's utility per case {differs}"
     goal = f"the margin of {-margin:.4g}" if margin > 0 else "0, since the champion gains nothing over the best trivial policy on calib"
     if interval.low > -margin:
         return replace(measured, reason=f"{text}: not inferior, the lower bound lies above {goal}.")
@@ -314,8 +316,9 @@ def _guard(name: str, worse: Floats, p_value: float, evidence: Evidence, setting
     blocked = p_value < settings.alpha and interval.mean > material
     what = "significantly and materially worse" if blocked else "not both significantly and materially worse"
     reason = (
-        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} differs from the champion's by {estimate:+.4g} {UNITS[name]} "
-        f"(one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g}, Holm p = {p_value:.2g}, material from {material:g} on): {what}."
+        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} differs from the champion's by {estimate:+.4g} "
+        f"{UNITS[name]} (one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g}, Holm p = {p_value:.2g}, material from "
+        f"{material:g} on): {what}."
     )
     made = Criterion(name, FAIL if blocked else PASS, reason, estimate, low, high, rows=interval.rows, p_value=p_value, unit=UNITS[name])
     return replace(made, bound=low if sign > 0 else high, margin=material)
@@ -339,7 +342,8 @@ def _absolute(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
         refused = _usable(name, evidence, values)
         if refused is None:
             interval = _bounds(values, _reach(values), evidence, settings.alpha)
-            reason = f"{_on(interval.rows, evidence.weights)} the {TITLES[name]} is {interval.mean:.4g} {UNITS[name]}, a finite number in every row."
+            on = _on(interval.rows, evidence.weights)
+            reason = f"{on} the {TITLES[name]} is {interval.mean:.4g} {UNITS[name]}, a finite number in every row."
             refused = Criterion(name, PASS, reason, interval.mean, interval.low, interval.high, rows=interval.rows, unit=UNITS[name])
         criteria.append(refused)
     return tuple(criteria)

@@ -229,8 +229,8 @@ def reliability_curve(
 def cost_curve(positive: Floats, labels: Ints, *, weights: Floats | None = None, points: int = 99) -> dict[str, list[float]]:
     """Cost per case along the share c in (0, 1) that a miss has of the two costs, acting from the threshold 1 - c upwards, K = 2.
 
-    Rows count by their `weights` `(n,)`. A miss costs c and a false alarm 1 - c, so the area under the curve is half the one-column Brier score of calibrated and uncalibrated
-    models alike (Hernandez-Orallo, Flach and Ferri 2011, Brier curves).
+    Rows count by their `weights` `(n,)`. A miss costs c and a false alarm 1 - c, so the area under the curve is half the one-column Brier
+    score of calibrated and uncalibrated models alike (Hernandez-Orallo, Flach and Ferri 2011, Brier curves).
     """
     share = np.arange(1, points + 1) / (points + 1)
     cost = [_cost(positive >= 1 - c, labels, c, weights) for c in share]
