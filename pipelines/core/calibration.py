@@ -6,7 +6,7 @@ and `isotonic`, a monotone curve of the log-odds (for more than two classes one 
     temperature  one slope, no bias                Guo et al. (2017)
     affine       one slope, a bias per class       Platt (1999) where K = 2
     vector       a slope and a bias per class      K > 2; Guo et al. (2017), on log p, so a constant added to the logits changes nothing
-    beta         the same map where K = 2: logit = a log p - b log(1 - p) + c      Kull, Silva Filho and Flach (2017), equation 3
+    beta         the same map where K = 2: logit = a log p - b log(1 - p) + c      Kull, Silva Filho and Flach (2017)
 
 The four are one conditional logit whose slopes are tied or free, and one routine fits them. Slopes are never negative: a calibrator may
 doubt the network's order of rows, not reverse it. Slopes and biases carry a weak Gaussian prior around "no change" (slopes 1, biases 0,
@@ -195,10 +195,11 @@ def _fit_linear(method: str, logits: Float, labels: Int, weights: Float, prior_s
 
 def _ties(method: str, K: int) -> tuple[Float, int]:
     """Matrix `(2K, d)` from the d free numbers of `method` to the slopes and biases of all classes, and how many of the d are slopes."""
+    from scipy.linalg import block_diag
+
     slopes = np.eye(K) if method in ("vector", "beta") else np.ones((K, 1))
     biases = np.zeros((K, 0)) if method == "temperature" else np.eye(K)
-    none = np.zeros
-    return np.block([[slopes, none((K, biases.shape[1]))], [none((K, slopes.shape[1])), biases]]), slopes.shape[1]
+    return block_diag(slopes, biases), slopes.shape[1]
 
 
 def _isotonic_curves(logits: Float, labels: Int, weights: Float) -> list[dict[str, list[float]]]:

@@ -116,7 +116,7 @@ def test_with_as_many_values_as_free_numbers_the_rates_are_met_exactly():
 
 
 def test_the_beta_map_is_the_papers():
-    """Kull, Silva Filho and Flach (2017), equation 3: 1 / (1 + 1 / (e^c p^a / (1 - p)^b)), here by hand at p = 0.3."""
+    """Kull, Silva Filho and Flach (2017): 1 / (1 + 1 / (e^c p^a / (1 - p)^b)), here by hand at p = 0.3."""
     found = calibration.apply({"method": "beta", "a": 2.0, "b": 0.5, "c": 1.0}, np.log([[0.7, 0.3]]))
     assert found[0, 1] == pytest.approx(1 / (1 + 1 / (np.e * 0.09 / np.sqrt(0.7))), rel=1e-12)
 
