@@ -11,16 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipelines import store
-from pipelines.commands.costs import about, cost, utility_from
+from pipelines.commands.costs import about
 from pipelines.commands.expectations import digest, propose, suite_text
+from pipelines.commands.firstutility import Costs, check_costs, cost_columns, first_utility
 from pipelines.commands.paramsfile import is_untouched, render
 from pipelines.commands.proposals import Proposal, Wishes, propose_columns
 from pipelines.errors import must
+from pipelines.ingest import check_weights
 from pipelines.params import PARAMS, parse
-from pipelines.params.ingest import Ingest
+from pipelines.params.ingest import Ingest, Role
 from pipelines.params.split import Split
 from pipelines.params.utility import Utility
 from pipelines.suite import SUITE
@@ -28,24 +30,10 @@ from pipelines.suite import SUITE
 if TYPE_CHECKING:
     import polars as pl
 
-#: The default workspace: a missed malignancy costs ten needless biopsies, and the actions are what a doctor does.
-_BIOPSY = {
-    "unit": "points",
-    "matrix": {"benign": {"no biopsy": 0, "biopsy": -1}, "malignant": {"no biopsy": -10, "biopsy": 0}},
-}
+_ROW = "__row__"
 
 #: Rows of a class with which the smallest part gets its minimum nearly always (97 in 100), as multiples of minimum / share, are about 2.3.
 _SURE = 2.3
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What the user said of the costs: the positive class and its two errors, or a file with the utility matrix."""
-
-    positive: str | None = None
-    fn: float | None = None
-    fp: float | None = None
-    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,13 +55,17 @@ def init_workspace(
     target: str,
     *,
     positive: str | None = None,
-    cost_fn: float | None = None,
-    cost_fp: float | None = None,
+    cost_fn: float | str | None = None,
+    cost_fp: float | str | None = None,
+    cost_tp: float | str | None = None,
+    cost_tn: float | str | None = None,
     utility_file: str | Path | None = None,
     group: str | None = None,
     time: str | None = None,
     key: str | None = None,
+    weight: str | None = None,
     ignore: Sequence[str] = (),
+    roles: Sequence[str] = (),
     model: str | None = None,
     force: bool = False,
     report: Callable[[str], None] = print,
@@ -81,26 +73,32 @@ def init_workspace(
 ) -> InitSummary:
     """Profile the table, write params.yaml and data/expectations.json, and put the table under DVC.
 
-    `cost_fn` and `cost_fp` are what a missed `positive` and a false alarm cost (positive numbers); more than two classes, or actions that
-    are no classes, need `utility_file` (YAML: unit, matrix). Raises ExpostError, having written nothing, where the target, the costs or the
+    `cost_fn` and `cost_fp` are what a missed `positive` and a false alarm cost, `cost_tp` and `cost_tn` what right decisions do: numbers, or
+    expressions over columns, which get the role cost. More than two classes, or actions that are no classes, need `utility_file` (YAML:
+    unit, matrix). `roles` are wishes like "amount=feature+cost". Raises ExpostError, having written nothing, where the target, the costs or the
     table do not do, or where params.yaml or data/expectations.json were edited and `force` is not given.
     """
     _refuse_overwriting(force)
-    costs = Costs(positive, cost_fn, cost_fp, None if utility_file is None else Path(utility_file))
-    frame = _read(source, where)
+    costs = Costs(positive, cost_fn, cost_fp, cost_tp, cost_tn, None if utility_file is None else Path(utility_file))
+    frame, rows = _read(source, where)
     labels = _labels(frame, target)
-    named = [("--group", group), ("--time", time), ("--key", key), *(("--ignore", name) for name in ignore)]
-    _check_names(frame.columns, target, named)
-    classes, utility, assumed = _utility(source, labels, costs)
+    named = [("--group", "group", group), ("--time", "time", time), ("--key", "key", key), ("--weight", "weight", weight)]
+    wished = _wishes(frame.columns, target, [*named, *(("--ignore", "ignored", name) for name in ignore), *map(_wish, roles)])
+    classes, utility, assumed = first_utility(source, labels, costs, frame.columns)
     assumed += _check_counts(labels, classes)
     codes = labels.replace_strict({name: i for i, name in enumerate(classes)}).to_numpy()
-    proposals = propose_columns(frame, target, codes, classes, Wishes(group, time, key, tuple(ignore)))
+    wishes = Wishes(wished, tuple(cost_columns(utility, classes, frame.columns, target)))
+    proposals = propose_columns(frame, target, codes, classes, wishes)
     ingest = _ingest(source, target, classes, proposals, where)
     split, said = _split(frame, proposals, time)
     assumed = [f"{len(frame)} rows; {target} has {_counted(labels, classes)}.", *assumed, *said, *_sentences(proposals)]
     sections = _sections(ingest, split, utility, model or _model_name(source))
     schema = {"target": target, "classes": classes, "columns": [vars(p) for p in proposals if p.role != "ignored"]}
-    suite = suite_text(propose(_typed(frame, ingest), schema))
+    table = _typed(frame, ingest)
+    check_costs(utility, classes, table, {name: column.kind for name, column in ingest.columns.items()}, rows)
+    if ingest.weight is not None:
+        check_weights(table, ingest.weight, rows)
+    suite = suite_text(propose(table, schema))
     _write({PARAMS: render(sections, _about(proposals, utility)), SUITE: suite}, report)
     from pipelines.commands.mirror import MIRROR
 
@@ -135,12 +133,13 @@ def _is_own_suite(path: Path) -> bool:
         return False
 
 
-def _read(source: str, where: str | None) -> pl.DataFrame:
+def _read(source: str, where: str | None) -> tuple[pl.DataFrame, pl.Series]:
+    """The table's rows that `where` accepts, and their numbers in it, from 1."""
     import polars as pl
 
     from pipelines.tables import read_table
 
-    frame = read_table(source)
+    frame = read_table(source).with_row_index(_ROW, offset=1)
     if where:
         try:
             frame = frame.filter(pl.sql_expr(where))
@@ -151,15 +150,33 @@ def _read(source: str, where: str | None) -> pl.DataFrame:
             ) from error
     if frame.is_empty():
         raise must(f"{source} must have rows", "it has none" + (" that --where accepts" if where else ""), "Check the file.")
-    return frame
+    return frame.drop(_ROW), frame[_ROW]
 
 
-def _check_names(columns: list[str], target: str, named: list[tuple[str, str | None]]) -> None:
-    for option, name in named:
-        if name is not None and name == target:
+def _wish(text: str) -> tuple[str, str, str]:
+    """Option, role and column of a wish written as `column=role`."""
+    name, equals, role = text.rpartition("=")
+    if not equals or role not in get_args(Role):
+        got = f"{role!r} is none of them" if equals else f"got {text!r}"
+        raise must(
+            f"--role must be COLUMN=ROLE, the role one of {', '.join(get_args(Role))}", got, "Write it like --role amount=feature+cost."
+        )
+    return "--role", role, name
+
+
+def _wishes(columns: list[str], target: str, named: Sequence[tuple[str, str, str | None]]) -> dict[str, str]:
+    """Column -> role asked for; raises ExpostError where the table lacks the column, it is the target, or two roles are asked for it."""
+    wished: dict[str, str] = {}
+    for option, role, name in named:
+        if name is None:
+            continue
+        if name == target:
             raise must(f"{option} must not name the target", f"got {name!r}", "Name another column.")
-        if name is not None and name not in columns:
+        if name not in columns:
             raise must(f"{option} must name a column of the table", f"got {name!r}{_near(name, columns)}", "Mend the option.")
+        if wished.setdefault(name, role) != role:
+            raise must("a column must have one role", f"{wished[name]} and {role} are asked for {name!r}", "Leave one of them out.")
+    return wished
 
 
 def _near(name: str, known: Sequence[str]) -> str:
@@ -187,58 +204,6 @@ def _labels(frame: pl.DataFrame, target: str) -> pl.Series:
         got = f"{target!r} has {len(names)} distinct values, such as {names[:3]}"
         raise must("the target must have few classes (at most 100)", got, "Name a column of classes with --target.")
     return labels
-
-
-def _utility(source: str, labels: pl.Series, costs: Costs) -> tuple[list[str], Utility, list[str]]:
-    """Class order, utility matrix and what was assumed about them."""
-    from pipelines.tables import BUILT_IN, class_names
-
-    names, target = class_names(labels), labels.name
-    last = None if costs.positive is None else _class_named(costs.positive, names)
-    if costs.file is not None:
-        if costs.fn is not None or costs.fp is not None:
-            raise must("costs must come from one place", "both --utility and --cost-fn or --cost-fp are given", "Leave one of them out.")
-        utility = utility_from(costs.file, names, otherwise=", or leave rows of the table out with --where")
-        classes = list(utility.matrix) if last is None else [*(name for name in utility.matrix if name != last), last]
-        return classes, utility, [f"The utility matrix is that of {costs.file.name}: actions {', '.join(utility.actions)}."]
-    if len(names) > 2:
-        remedy = f"Write, for example to utility.yaml, with your own numbers, and give --utility utility.yaml:\n{_example(names)}"
-        raise must(f"more than two classes must come with --utility FILE.yaml, and {target!r} has {names}", "it is not given", remedy)
-    if source == BUILT_IN and target == "diagnosis" and last in (None, "malignant") and costs.fn is None and costs.fp is None:
-        return ["benign", "malignant"], parse(Utility, _BIOPSY, "utility"), ["A missed malignancy costs 10 points, a needless biopsy 1."]
-    return _binary(labels, names, last, costs)
-
-
-def _binary(labels: pl.Series, names: list[str], last: str | None, costs: Costs) -> tuple[list[str], Utility, list[str]]:
-    said = []
-    if last is None:
-        last = min(reversed(names), key=lambda name: int((labels == name).sum()))
-        said.append(f"{last!r}, the rarer class, is taken for the positive one, whose miss costs --cost-fn: name it with --positive.")
-    first = next(name for name in names if name != last)
-    fn = 1.0 if costs.fn is None else cost("--cost-fn", costs.fn)
-    fp = 1.0 if costs.fp is None else cost("--cost-fp", costs.fp)
-    matrix = {first: {first: 0.0, last: -fp}, last: {first: -fn, last: 0.0}}
-    origin = "" if None not in (costs.fn, costs.fp) else " (1 where no cost was given: change utility.matrix)"
-    said.append(f"A missed {last!r} costs {fn:g}, a false alarm {fp:g}{origin}; the actions are named like the classes.")
-    return [first, last], parse(Utility, {"unit": "points", "matrix": matrix}, "utility"), said
-
-
-def _class_named(positive: str, names: list[str]) -> str:
-    """The class that the user means: by its text, or by its number (1 for the class "1.0")."""
-    if positive in names:
-        return positive
-    for name in names:
-        try:
-            if float(name) == float(positive):
-                return name
-        except ValueError:
-            continue
-    raise must(f"--positive must be one of the classes {names}", f"got {positive!r}", "Name one of them.")
-
-
-def _example(names: list[str]) -> str:
-    rows = [f'  "{true}": {{{", ".join(f"{json.dumps(action)}: {0 if action == true else -1}" for action in names)}}}' for true in names]
-    return "\n".join(["unit: points", "matrix:", *rows])
 
 
 def _check_counts(labels: pl.Series, classes: list[str]) -> list[str]:
@@ -270,7 +235,7 @@ def _counted(labels: pl.Series, classes: list[str]) -> str:
 
 
 def _ingest(source: str, target: str, classes: list[str], proposals: list[Proposal], where: str | None) -> Ingest:
-    if not any(proposal.role == "feature" for proposal in proposals):
+    if not any(proposal.is_feature for proposal in proposals):
         got = "; ".join(f"{p.name}: {p.role}, {p.why}" for p in proposals[:8]) or "the table has no other column"
         raise must("the table must have at least one column that can be a feature", got, "Add columns of numbers or categories.")
     columns = {p.name: {"role": p.role, "kind": p.kind} for p in proposals}
@@ -279,7 +244,7 @@ def _ingest(source: str, target: str, classes: list[str], proposals: list[Propos
 
 def _split(frame: pl.DataFrame, proposals: list[Proposal], time: str | None) -> tuple[Split, list[str]]:
     """Parts by hash of the features as they are now, or by dates at the shares' quantiles of the column `time`."""
-    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.role == "feature"]}
+    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.is_feature]}
     if time is None:
         return parse(Split, values, "split"), []
     from datetime import date, timedelta
@@ -337,12 +302,12 @@ def _about(proposals: list[Proposal], utility: Utility) -> dict[str, str]:
 
 def _sentences(proposals: list[Proposal]) -> list[str]:
     """What was assumed of the columns: the plain ones counted, each other one named with the reason."""
-    features = [p for p in proposals if p.role == "feature"]
+    features = [p for p in proposals if p.is_feature]
     kinds = {kind: sum(p.kind == kind for p in features) for kind in ("number", "category", "boolean", "date")}
     counted = ", ".join(f"{count} of kind {kind}" for kind, count in kinds.items() if count)
     said = [f"{len(features)} columns are features: {counted}."]
     said += [f"{p.name} is {'the ' if p.role in ('key', 'group') else ''}{p.role}: {p.why}." for p in proposals if p.role != "feature"]
-    return said + [f"{p.name} is a feature of kind {p.kind}: {p.why}." for p in features if p.why]
+    return said + [f"{p.name} is a feature of kind {p.kind}: {p.why}." for p in features if p.why and p.role == "feature"]
 
 
 def _write(texts: dict[Path, str], report: Callable[[str], None]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,21 +42,32 @@ class Proposal:
     about: str
     why: str = ""
 
+    @property
+    def is_feature(self) -> bool:
+        """Whether training would see the column."""
+        return self.role in ("feature", "feature+cost")
+
 
 @dataclass(frozen=True)
 class Wishes:
-    """Roles that the user gave on the command line; they win over every rule."""
+    """Roles that the user gave on the command line (column -> role), which win over every rule, and the columns that the utility reads."""
 
-    group: str | None = None
-    time: str | None = None
-    key: str | None = None
-    ignore: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    costs: tuple[str, ...] = ()
 
-    @property
-    def roles(self) -> dict[str, str]:
-        """Column name -> role asked for."""
-        named = {name: role for role, name in (("group", self.group), ("time", self.time), ("key", self.key)) if name}
-        return {**dict.fromkeys(self.ignore, "ignored"), **named}
+    def named(self, role: str) -> str | None:
+        """The column that was asked for in this role."""
+        return next((name for name, wished in self.roles.items() if wished == role), None)
+
+    def wished(self, proposal: Proposal) -> Proposal | None:
+        """The proposal with the role that was asked for, or None where nothing was said of the column."""
+        role, why = self.roles.get(proposal.name), "as you asked"
+        if role is None and proposal.name in self.costs:
+            role, why = "cost", f"the utility reads it; with --role '{proposal.name}=feature+cost' training sees it too"
+        if role is None:
+            return None
+        kind = "category" if role in ("group", "key") else "number" if role == "weight" else proposal.kind
+        return replace(proposal, role=role, kind=kind, why=why)
 
 
 def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, Any], classes: list[str], wishes: Wishes) -> list[Proposal]:
@@ -69,12 +80,7 @@ def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, An
         column = frame[name]
         kind = kind_of(column)
         proposal = Proposal(name, "feature", kind, about(column, kind))
-        if name in wishes.roles:
-            role = wishes.roles[name]
-            kind = "category" if role in ("group", "key") else kind
-            proposals.append(replace(proposal, role=role, kind=kind, why="as you asked"))
-            continue
-        proposals.append(_judge(column, proposal, labels, classes, seen))
+        proposals.append(wishes.wished(proposal) or _judge(column, proposal, labels, classes, seen))
     return _only_one(proposals, wishes)
 
 
@@ -229,7 +235,7 @@ def _only_one(proposals: list[Proposal], wishes: Wishes) -> list[Proposal]:
     """Keep one key, group and time column: the one asked for, else the first key and group; several dates are all left out."""
     taken: dict[str, Collection[str]] = {
         role: [wish] if wish else [p.name for p in proposals if p.role == role]
-        for role, wish in (("key", wishes.key), ("group", wishes.group), ("time", wishes.time))
+        for role, wish in ((role, wishes.named(role)) for role in ("key", "group", "time"))
     }
     kept = []
     for proposal in proposals:

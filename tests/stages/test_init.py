@@ -150,6 +150,71 @@ def test_costs_per_row_are_costs_and_identifiers_are_none(init: Init) -> None:
     }
 
 
+def costly(**columns: Any) -> Path:
+    """A table with costs per row: two columns of costs, an amount that is a feature too, one with a space, and a count of rows."""
+    rng = np.random.default_rng(3)
+    amounts = {
+        "fn": rng.random(300) * 9 + 1,
+        "fp": rng.random(300) + 1,
+        "amount": rng.random(300) * 100,
+        "lost days": rng.integers(1, 30, 300),
+    }
+    return small(**amounts, times=rng.integers(1, 9, 300), **columns)
+
+
+def test_costs_may_be_expressions_over_columns_which_get_the_role_cost(init: Init) -> None:
+    options = {"cost_fn": "fn", "cost_fp": "0.1 * fp + 1", "cost_tp": "lost days", "cost_tn": "-0.5", "weight": "times"}
+    summary = init(costly(), "y", positive="yes", roles=["amount=feature+cost"], **options)
+    assert roles(summary) == {
+        **{"x": "feature", "c": "feature", "fn": "cost", "fp": "cost", "amount": "feature+cost", "lost days": "cost", "times": "weight"},
+    }
+    matrix = params()["utility"]["matrix"]
+    assert matrix == {"no": {"no": 0.5, "yes": "-(0.1 * fp + 1)"}, "yes": {"no": "-fn", "yes": '-"lost days"'}}
+    assert params()["split"]["columns"] == ["x", "c", "amount"], "neither costs nor weights draw the parts"
+    said = " ".join(summary.assumptions)
+    assert "A missed 'yes' costs fn, a false alarm 0.1 * fp + 1, a right 'yes' \"lost days\", a right 'no' -0.5;" in said
+    assert "fn is cost: the utility reads it; with --role 'fn=feature+cost' training sees it too." in said
+    lines = Path("params.yaml").read_text().splitlines()
+    assert all("#" in line for line in lines)
+    check_params()
+    ingest.main()
+    validate.main()
+
+
+def test_a_missing_cost_is_named_by_its_row_in_the_table_also_where_rows_are_left_out(init: Init) -> None:
+    table = small(n=range(300), fee=[None if row in (9, 99) else 1.0 for row in range(300)])
+    with pytest.raises(ExpostError, match=r"1 of 280 rows have none \(row 100: missing, where fee is missing\)"):
+        init(table, "y", cost_fn="fee", where="n >= 20")
+
+
+def test_a_utility_file_with_expressions_gives_their_columns_the_role_cost(init: Init) -> None:
+    Path("u.yaml").write_text(
+        'matrix: {"no": {"wait": 0, "act": -fp}, "yes": {"wait": "-2.5 * fn", "act": 0}}\nlimits: {act: {at_most: 0.2}}'
+    )
+    summary = init(costly(), "y", utility_file="u.yaml")
+    assert (roles(summary)["fn"], roles(summary)["fp"], roles(summary)["amount"]) == ("cost", "cost", "feature")
+    assert params()["utility"]["limits"] == {"act": {"at_most": 0.2}}
+    check_params()
+
+
+@pytest.mark.parametrize("table", ["tv_churn_costs", "bank_full_costs"])
+def test_the_tables_with_costs_per_row_need_one_command(init: Init, table: str) -> None:
+    churn = {"target": "target", "positive": "1", "cost_tp": "C_TP", "cost_tn": "C_TN"}
+    bank = {"target": "y", "positive": "yes", "cost_tp": "C_FP", "where": "C_FN IS NOT NULL", "ignore": ["duration"]}
+    path = real_table(table)
+    summary = init(path, cost_fn="C_FN", cost_fp="C_FP", **(churn if table == "tv_churn_costs" else bank))
+    assert summary.rows == (9379 if table == "tv_churn_costs" else 37931)
+    last = summary.classes[1]
+    assert summary.utility[last] == {summary.classes[0]: "-C_FN", last: "-C_TP" if table == "tv_churn_costs" else "-C_FP"}
+    assert {role for name, role in roles(summary).items() if name.startswith("C_")} == {"cost"}
+    check_params()
+    if table == "bank_full_costs":
+        with pytest.raises(
+            ExpostError, match=r"7280 of 45211 rows have none \(row 20: missing, where C_FN is missing.*--where \('\"C_FN\" IS NOT NULL'\)"
+        ):
+            init(path, cost_fn="C_FN", cost_fp="C_FP", **{**bank, "where": None})
+
+
 def test_roles_of_made_up_columns(init: Init) -> None:
     rng = np.random.default_rng(1)
     days = [datetime.date(2024, 1, 1) + datetime.timedelta(days=i) for i in range(300)]
@@ -231,6 +296,21 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"y": list(range(300))}, {}, "must have few classes"),
     ({"y": ["a", "b", "c"] * 100}, {}, r"(?s)must come with --utility FILE.yaml.*unit: points\nmatrix:\n  \"a\": {\"a\": 0, \"b\": -1"),
     ({"y": ["yes"] * 40 + ["no"] * 260}, {}, r"at least 50 rows.*'yes' has 40.*about 115"),
+    ({}, {"cost_fn": "amout"}, "there is no column 'amout'"),
+    ({}, {"cost_fn": "SUM(x)"}, "element-wise"),
+    ({}, {"cost_fn": "LN(x - 100)"}, r"300 of 300 rows have none \(row 1: nan, where x is"),
+    ({}, {"cost_fn": "1 / x", "where": "x < 0.5", "cost_fp": "1 / (x - x)"}, "must give a finite number in every row"),
+    ({}, {"cost_fn": "c"}, "must give a number, however: .*categories and booleans are text. Mend the cell given"),
+    ({}, {"cost_fn": "y"}, "must not be read from the target"),
+    ({}, {"cost_tp": "inf"}, "--cost-tp must be a finite number"),
+    ({}, {"cost_tn": 3.0}, "'yes' is best for every true class"),
+    ({}, {"utility_file": "u.yaml", "cost_tn": 1.0}, "both --utility and --cost-tn are given"),
+    ({}, {"weight": "x"}, r"'x' has the role weight: it counts"),
+    ({}, {"weight": "c"}, r"'c' must hold values of kind number"),
+    ({}, {"roles": ["x"]}, r"--role must be COLUMN=ROLE, the role one of feature, .*however: got 'x'"),
+    ({}, {"roles": ["x=price"]}, r"'price' is none of them"),
+    ({}, {"roles": ["z=cost"]}, r"--role must name a column of the table, however: got 'z'"),
+    ({}, {"roles": ["x=cost"], "ignore": ["x"]}, r"must have one role, however: ignored and cost are asked for 'x'"),
     ({"x": [1.0] * 300, "c": ["a"] * 300}, {}, "at least one column that can be a feature"),
 ]
 
