@@ -78,12 +78,14 @@ def main() -> None:
     summary["check"] = summary["after"]["check"]
     summary["sentence"] = sentence(summary["after"])
     with store.stage_folder("calibrate") as out:
-        reference = labelshift.reference(after, calib.labels, weights=calib.weights)
+        # of the calibrator that ships: a batch is held against it, and other folds' calibrators have their steps in other places
+        shipped = calibration.apply(calibrator, calib.logits)
+        reference = labelshift.reference(shipped, calib.labels, weights=calib.weights)
         store.write_json(out / "calibrator.json", {**calibrator, "reference": reference})
         np.save(out / "crossfit.npy", without_fold)
         np.save(out / "folds.npy", masks)
         np.save(out / "rows.npy", rows)
-        np.save(out / "probabilities.npy", calibration.apply(calibrator, calib.logits))
+        np.save(out / "probabilities.npy", shipped)
         store.write_json(out / "summary.json", summary)
         store.write_json(out / "metrics.json", flat(summary))
         write_reliability(out / "reliability.csv", before, after, calib.labels)
