@@ -23,8 +23,10 @@ LOGARITHMIC_FROM = 10.0
 
 @dataclass(frozen=True)
 class Cases:
-    """Rows that a policy is judged on: probabilities `(R, n, K)`, each row's by who has not seen it, in R repeats; labels `(n,)`,
-    groups `(n,)` or None where rows are independent, weights `(n,)`."""
+    """Rows that a policy is judged on: probabilities `(R, n, K)`, labels `(n,)`, groups `(n,)` or None, weights `(n,)`.
+
+    The probabilities of a row are those of who has not seen it, once for each of R repeats; without groups rows are independent.
+    """
 
     probability: Float
     labels: Int
@@ -70,7 +72,7 @@ def at(cases: Cases, U: Any, *, confidence: float) -> dict[str, Any]:
     above the best trivial policy. `threshold` is on the last class's probability where K = A = 2 and each action is best for one class.
     """
     matrix = np.asarray(U, dtype=np.float64)
-    A, share = matrix.shape[-1], cases.weights / cases.weights.sum()
+    A, total = matrix.shape[-1], cases.weights.sum()
     actions = [analytic_actions(p, matrix) for p in cases.probability]
     per_row = np.mean([obtained(cases.labels, taken, matrix) for taken in actions], axis=0)
     always = trivial(cases.labels, matrix, cases.weights)
@@ -80,7 +82,7 @@ def at(cases: Cases, U: Any, *, confidence: float) -> dict[str, Any]:
     gain = mean_interval(per_row - of_class(matrix, cases.labels)[:, best], worst=-spread, best=spread, **how)
     return {
         "threshold": _threshold(matrix),
-        "shares": np.mean([np.bincount(taken, weights=share, minlength=A) for taken in actions], axis=0).tolist(),
+        "shares": np.mean([np.bincount(taken, weights=cases.weights, minlength=A) / total for taken in actions], axis=0).tolist(),
         "utility": _plain(mean_interval(per_row, worst=low, best=high, **how)),
         "trivial": {"action": best, "utility": float(always[best])},
         "gain": _plain(gain),

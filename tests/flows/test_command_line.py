@@ -37,7 +37,17 @@ def imported(folder: Path, *arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["init", "--help"], ["retrain", "-h"], ["predict", "--help"], ["ui", "-h"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["init", "--help"],
+        ["retrain", "-h"],
+        ["retune", "-h"],
+        ["whatif", "-h"],
+        ["predict", "--help"],
+        ["ui", "-h"],
+    ],
 )
 def test_help_imports_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
     assert imported(tmp_path, *arguments) == set()
@@ -75,6 +85,10 @@ USAGE = [
     "predict",
     "predict in.csv",
     "predict in.csv out.csv --version one",
+    "retune --cost-fn abc",
+    "retune --cost-fp -1",
+    "whatif",
+    "whatif --cost-fn 1..5 --steps 1",
     "schedule",
     "expectations",
     "expectations nonsense",
@@ -102,7 +116,7 @@ def test_a_bad_cron_line_is_no_schedule(workspace: Path) -> None:
 def test_help_shows_the_exit_codes_and_every_command(tmp_path: Path) -> None:
     shown = run("expost", "--help", cwd=tmp_path, COLUMNS="250").stdout
     assert "2 usage; 3 the gate blocked" in shown
-    for name in ("init", "retrain", "predict", "status", "schedule", "expectations", "check", "sync", "ui"):
+    for name in ("init", "retrain", "retune", "whatif", "predict", "status", "schedule", "expectations", "check", "sync", "ui"):
         assert f" {name} " in shown
 
 
