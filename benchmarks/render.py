@@ -25,7 +25,7 @@ def main() -> None:
 
 def render(text: str) -> str:
     """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` for every table that has results."""
-    for name, table in (("speed", speed), ("peers", peers)):
+    for name, table in TABLES.items():
         path = RESULTS / f"{name}.json"
         if path.exists():
             body = table(json.loads(path.read_text()))
@@ -57,6 +57,55 @@ def peers(result: dict[str, Any]) -> str:
             cells.append(f"{entry['cost']:.3f}{paired}")
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def savings(result: dict[str, Any]) -> str:
+    tables = result["tables"]
+    names = sorted(next(iter(tables.values()))["summary"], key=lambda name: (name != "expost", name.startswith("act on"), name))
+    rows = ["| savings on the holdout | " + " | ".join(f"{table} ({tables[table]['salts']} salts)" for table in tables) + " |"]
+    rows.append("|---" * (len(tables) + 1) + "|")
+    for name in names:
+        cells = []
+        for table in tables:
+            entry = tables[table]["summary"][name]
+            own = f" ({entry['savings_low']:.3f} to {entry['savings_high']:.3f})"
+            against = f" (expost {entry['expost_minus_peer']:+.3f}, {entry['low']:+.3f} to {entry['high']:+.3f})"
+            cells.append(f"{entry['savings']:.3f}{own if name == 'expost' else against}")
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def kdd99(result: dict[str, Any]) -> str:
+    scoring = result["scorings"][0]
+    rows = ["| mean official cost on the 311,029 test rows | cost | 95 % interval | expost minus this one |", "|---|---|---|---|"]
+    for name, entry in scoring["figures"].items():
+        paired = entry["expost_minus_peer"]
+        against = "" if name == "expost" else f"{paired['mean']:+.4f}, {paired['low']:+.4f} to {paired['high']:+.4f}"
+        rows.append(f"| {name} | {entry['cost']:.4f} | {entry['low']:.4f} to {entry['high']:.4f} | {against} |")
+    rows.append(
+        f"| winner of 1999 (from memory) | {scoring['winner']:.4f} | | {scoring['figures']['expost']['cost'] - scoring['winner']:+.4f} |"
+    )
+    return "\n".join(rows) + "\n\n" + _shift(scoring)
+
+
+def _shift(scoring: dict[str, Any]) -> str:
+    """Per class: its share in training, in the test rows and as estimated, and how attacks of types that training lacks fared."""
+    shift = scoring["shift"]
+    rows = [
+        "| class | share in the 10 % file's calib | in the test rows | EM estimate | rows of attack types never seen | own class given: seen, never seen types |"
+    ]
+    rows.append("|---" * 6 + "|")
+    for k, name in enumerate(shift["classes"]):
+        entry, estimate = scoring["attacks"]["classes"][name], shift["estimate"]
+        unseen, total = entry["unseen"]["rows"], entry["seen"]["rows"] + entry["unseen"]["rows"]
+        recall = ", ".join("-" if entry[word]["recall"] is None else f"{entry[word]['recall']:.1%}" for word in ("seen", "unseen"))
+        cells = [f"{shift['data'][k]:.2%}", f"{shift['true'][k]:.2%}"]
+        cells += [f"{estimate['mean'][k]:.2%} ({estimate['low'][k]:.2%} to {estimate['high'][k]:.2%})", f"{unseen:,} of {total:,}", recall]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"speed": speed, "peers": peers, "savings": savings, "kdd99": kdd99}
 
 
 if __name__ == "__main__":
