@@ -83,7 +83,9 @@ def repetition(name: str, salt: int) -> dict[str, Any]:
     fit, held = np.isin(parts, (0, 1, 2)), parts == 3
     y = (table[given.target] == given.positive).to_numpy().astype(np.int64)
     cost = costs_of(given, table)
-    found = {"expost": (-float(rows["challenger_utility"].mean()), seconds)}
+    own = paid(y[held], (rows["challenger_action"] == "act").to_numpy().astype(np.int64), cost[held])
+    assert np.isclose(own, -rows["challenger_utility"].mean()), "expost's expressions and the columns must give the same cost"
+    found = {"expost": (own, seconds)}
     X = feature_frame(table, params["ingest"]["columns"])
     found |= {peer: (paid(y[held], act, cost[held]), took) for peer, (act, took) in peers(X, y, cost, fit, held).items()}
     least = min(found[NOBODY][0], found[EVERYBODY][0])
