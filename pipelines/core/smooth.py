@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.fft import dct
 
 Floats = NDArray[np.float64]
@@ -16,15 +17,18 @@ Floats = NDArray[np.float64]
 MESH = 2048  #: steps of the forecast's mesh on [0, 1]
 HALVINGS = 10  #: of the search for the width, which so is a multiple of 1/1024
 FINEST = 0.001  #: widths below are not tried
+COARSEST = 256
+PER_WIDTH = 16
 
 
-def on_mesh(forecast: Floats, mass: Floats) -> Floats:
-    """Spread `mass` `(n,)` at `forecast` `(n,)` in [0, 1] over the two nearest points of the mesh `(MESH + 1,)`, keeping its centre."""
+def mesh_matrix(forecast: Floats, mass: Floats) -> sparse.csr_array:
+    """Matrix `(n, MESH + 1)` that spreads each row's `mass` at `forecast` in [0, 1] over the two nearest points, keeping its centre."""
     at = forecast * MESH
     left = np.clip(np.floor(at), 0, MESH - 1).astype(np.int64)
     part = at - left
-    spread = np.bincount(left, weights=mass * (1 - part), minlength=MESH + 1)
-    return np.asarray(spread + np.bincount(left + 1, weights=mass * part, minlength=MESH + 1))
+    rows = np.arange(forecast.size)
+    entries = (np.r_[mass * (1 - part), mass * part], (np.r_[rows, rows], np.r_[left, left + 1]))
+    return sparse.csr_array(entries, shape=(forecast.size, MESH + 1))
 
 
 def smooth_error(residual: Floats, total: Floats) -> Floats:
@@ -42,7 +46,14 @@ def smooth_error(residual: Floats, total: Floats) -> Floats:
 
 
 def _at_width(coefficients: Floats, width: Floats) -> Floats:
-    """Integral `(b,)` of the absolute smoothed residual, for one width `(b,)` per row of `coefficients` `(b, MESH + 1)`."""
-    frequency = np.pi * np.arange(MESH + 1)
-    density = np.abs(dct(coefficients * np.exp(-0.5 * np.square(width[:, None] * frequency)), type=1, axis=1))
-    return np.asarray((density.sum(axis=1) - (density[:, 0] + density[:, -1]) / 2) / MESH)
+    """Integral `(b,)` of the absolute smoothed residual, for one width `(b,)` per row of `coefficients` `(b, MESH + 1)`.
+
+    A wide kernel leaves only low frequencies, so a coarser mesh serves, with at least `PER_WIDTH` steps to the narrowest width.
+    """
+    mesh = MESH
+    while mesh > COARSEST and mesh * float(width.min()) >= 2 * PER_WIDTH:
+        mesh //= 2
+    frequency = np.pi * np.arange(mesh + 1)
+    damped = coefficients[:, : mesh + 1] * np.exp(-0.5 * np.square(width[:, None] * frequency))
+    density = np.abs(dct(damped, type=1, axis=1))
+    return np.asarray((density.sum(axis=1) - (density[:, 0] + density[:, -1]) / 2) / mesh)
