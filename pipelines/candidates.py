@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import search
-from pipelines.core import crossfit, policy, threshold
+from pipelines.core import constraints, crossfit, policy, tuning
 from pipelines.core.bounds import Interval, mean_interval
-from pipelines.core.sample import Sample, Tuned, unchanged
-from pipelines.core.utility import difference_range, obtained, take, value_range
+from pipelines.core.constraints import Constraints, Fitted, Recall
+from pipelines.core.sample import Sample
+from pipelines.core.utility import difference_range, obtained, regret_matrix, take, value_range
 from pipelines.params.decide import Decide
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
-
-RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class Calib:
     """Calib rows as decide sees them; under a declared class prior the probabilities are corrected and the weights hold its ratios.
 
     `crossfitted` `(J, n, K)` are probabilities fitted without fold j, `shipped` `(n, K)` those of the calibrator that ships, `masks`
-    `(J, n)` the rows of each fold, `U` the utilities `(K, A)` or `(n, K, A)`; `labels`, `groups` and `weights` are `(n,)`.
+    `(J, n)` the rows of each fold, `U` the utilities `(K, A)` or `(n, K, A)`, `rules` the limits and requirements; `labels`, `groups` and
+    `weights` are `(n,)`.
     """
 
     crossfitted: Float
@@ -38,6 +38,7 @@ class Calib:
     groups: Int
     weights: Float
     U: Float
+    rules: Constraints
     classes: tuple[str, ...]
 
     @property
@@ -53,36 +54,56 @@ class Calib:
         p = found.reshape(-1, found.shape[2])
         return Sample(p, np.tile(self.labels, times), U, np.tile(self.weights, times), np.tile(self.groups, times))
 
+    def whole(self) -> Sample:
+        """All rows with the probabilities of the calibrator that ships, on which limits and requirements are met by what ships.
+
+        For two classes that calibrator is monotone, so an order statistic of the rows' scores is one of their probabilities, and a bound that
+        rests on it holds although the calibrator was fitted on these rows.
+        """
+        return Sample(self.shipped, self.labels, self.U, self.weights, self.groups)
+
     def rest(self, fold: int) -> Sample:
         """The rows outside a fold, with the probabilities of a calibrator that was fitted without the fold."""
         rest = ~self.masks[fold]
         return Sample(self.crossfitted[fold][rest], self.labels[rest], take(self.U, rest), self.weights[rest], self.groups[rest])
 
 
-def tune(name: str, sample: Sample, options: Decide, *, study: search.Study | None = None) -> Tuned:
-    """Tune one kind of policy on these rows; `study` is the search on them, where it was already made.
+@dataclass(frozen=True)
+class Tuner:
+    """Tunes candidates under the same options, limits and requirements; keeps the trials of searches."""
 
-    For two classes and two actions the exact cut-off is the optimum over the offsets, so Optuna's policy is the exact one there, and
-    no fold needs a search to know that.
-    """
-    if name == "exact" or (name == "optuna" and sample.shape == (2, 2)):
-        offsets, prices, _ = threshold.exact(sample.probability, sample.labels, sample.U, weights=sample.weights)
-        return Tuned(offsets, prices)
-    if name == "optuna":
-        return (study or search.search(sample, trials=options.trials, seed=options.seed)).tuned
-    return unchanged(sample.shape)
+    options: Decide
+    rules: Constraints
+    keeping: search.Keeping | None = None
 
+    def searches(self, name: str, shape: tuple[int, int]) -> bool:
+        """Whether a candidate needs a search: for two classes and two actions the exact cut-off is the optimum over the offsets."""
+        return name == "optuna" and shape != (2, 2)
 
-def crossfitted_actions(name: str, calib: Calib, options: Decide) -> Int:
-    """Actions `(repeats, n)`: in each fold the policy is tuned on the rest and decides on the fold."""
-    fold = iter(range(len(calib.masks)))
+    def search(self, sample: Sample, held: Sample, where: str) -> search.Study:
+        """Optuna's study on the rows of `sample`; `where` names it among those kept."""
+        trials, seed, shown = self.options.trials, self.options.seed, where == "calib"
+        return search.search(sample, held, self.rules, trials=trials, seed=seed, keeping=self.keeping, name=where, explain=shown)
 
-    def fit_predict(rest: Bool, held: Bool) -> Float:
-        j = next(fold)
-        tuned = tune(name, calib.rest(j), options)
-        return policy.decide(calib.crossfitted[j][held], take(calib.U, held), tuned.offsets, tuned.prices).astype(np.float64)
+    def tune(self, name: str, sample: Sample, held: Sample, where: str = "calib") -> Fitted:
+        """Tune one kind of policy on the rows of `sample`, within what limits and requirements allow on the rows `held`."""
+        if name == "analytic":
+            return tuning.analytic(held, self.rules)
+        if self.searches(name, sample.shape):
+            return self.search(sample, held, where).fitted
+        return tuning.exact(sample, held, self.rules)
 
-    return crossfit.crossfit(calib.masks, fit_predict).astype(np.int64)
+    def crossfitted_actions(self, name: str, calib: Calib) -> Int:
+        """Actions `(repeats, n)`: in each fold the policy is tuned on the rest and decides on the fold."""
+        fold = iter(range(len(calib.masks)))
+
+        def fit_predict(rest: Bool, held: Bool) -> Float:
+            j = next(fold)
+            seen = calib.rest(j)
+            tuned = self.tune(name, seen, seen, f"fold {j}").tuned
+            return policy.decide(calib.crossfitted[j][held], take(calib.U, held), tuned.offsets, tuned.prices).astype(np.float64)
+
+        return crossfit.crossfit(calib.masks, fit_predict).astype(np.int64)
 
 
 def utility_of(actions: Int, calib: Calib) -> Float:
@@ -90,28 +111,48 @@ def utility_of(actions: Int, calib: Calib) -> Float:
     return np.asarray(np.mean([obtained(calib.labels, taken, calib.U) for taken in actions], axis=0))
 
 
-def candidate(name: str, per_row: dict[str, Float], tuned: Tuned, calib: Calib, *, options: Decide) -> dict[str, Any]:
-    """Cross-fitted utility of one candidate, its gain over the analytic policy, and the policy refitted on all of calib."""
-    pooled, binary = calib.pooled(), calib.U.shape == (2, 2)
-    utility = interval(per_row[name], calib, value_range(calib.U), options.confidence)
+def candidate(name: str, taken: dict[str, Int], fitted: Fitted, calib: Calib, *, options: Decide) -> dict[str, Any]:
+    """Cross-fitted utility of one candidate, its gain over the analytic policy, and the policy refitted on all of calib.
+
+    `taken` are each candidate's cross-fitted actions `(repeats, n)`.
+    """
+    utility, yardstick = utility_of(taken[name], calib), utility_of(taken["analytic"], calib)
+    found = interval(utility, calib, value_range(calib.U), options.confidence)
     spread = difference_range(calib.U)
-    gain = interval(per_row[name] - per_row["analytic"], calib, (-spread, spread), options.confidence, two_sided=False)
-    limits = threshold_interval(calib, options) if name == "exact" and binary else (None, None)
-    taken = np.bincount(pooled.actions(tuned), weights=pooled.weights, minlength=pooled.shape[1])
+    gain = interval(utility - yardstick, calib, (-spread, spread), options.confidence, two_sided=False)
+    tuned, shares = (
+        fitted.tuned,
+        [float(np.average((taken[name] == a).mean(axis=0), weights=calib.weights)) for a in range(calib.U.shape[-1])],
+    )
     return {
         "policy": name,
-        "utility": utility.mean,
-        "low": utility.low,
-        "high": utility.high,
+        "utility": found.mean,
+        "low": found.low,
+        "high": found.high,
         "gain_over_analytic": gain.mean,
         "gain_low": gain.low if name != "analytic" else 0.0,
         "offsets": tuned.offsets.tolist(),
         "prices": tuned.prices.tolist(),
-        "threshold": policy.threshold_of(tuned.offsets, tuned.prices, calib.U) if binary else None,
-        "threshold_low": limits[0],
-        "threshold_high": limits[1],
-        "action_shares": (taken / taken.sum()).tolist(),
+        "threshold": policy.threshold_of(tuned.offsets, tuned.prices, calib.U) if calib.U.shape == (2, 2) else None,
+        "action_shares": shares,
+        "meets_requirements": fitted.shortfall(calib.rules) == 0
+        and all(recall_of(taken[name], calib, wanted, options).mean >= wanted.at_least for wanted in calib.rules.recalls),
     }
+
+
+def recall_of(taken: Int, calib: Calib, wanted: Recall, options: Decide) -> Interval:
+    """Cross-fitted recall of a class: share of its rows that get an action that is best for it, in actions `(repeats, n)`."""
+    rows = calib.labels == wanted.label
+    lost = regret_matrix(take(calib.U, rows))[..., wanted.label, :]
+    lost = np.broadcast_to(lost, (int(rows.sum()), lost.shape[-1]))
+    best = np.mean([np.take_along_axis(lost, actions[rows][:, None], axis=1)[:, 0] <= policy.TIE for actions in taken], axis=0)
+    return constraints.share_interval(best, weights=calib.weights[rows], groups=calib.groups[rows], confidence=options.confidence)
+
+
+def share_of(taken: Int, calib: Calib, action: int, options: Decide) -> Interval:
+    """Cross-fitted share of the rows that get an action, in actions `(repeats, n)`."""
+    values = (taken == action).mean(axis=0)
+    return constraints.share_interval(values, weights=calib.weights, groups=calib.groups, confidence=options.confidence)
 
 
 def interval(values: Float, calib: Calib, limits: tuple[float, float], confidence: float, *, two_sided: bool = True) -> Interval:
@@ -119,22 +160,6 @@ def interval(values: Float, calib: Calib, limits: tuple[float, float], confidenc
     return mean_interval(
         values, groups=calib.groups, weights=calib.weights, confidence=confidence, worst=limits[0], best=limits[1], two_sided=two_sided
     )
-
-
-def threshold_interval(calib: Calib, options: Decide) -> tuple[float | None, float | None]:
-    """Percentile bootstrap of the exact threshold, whole groups drawn: it shows how little the rows say about the optimum. For display."""
-    pooled = calib.pooled()
-    if len(pooled.labels) > 50_000:  # the interval is narrow there, and the sorts are not free
-        return None, None
-    codes = np.unique(pooled.groups, return_inverse=True)[1]
-    rng, groups = np.random.default_rng(options.seed), int(codes.max()) + 1
-    found = []
-    for _ in range(RESAMPLES):
-        counts = np.bincount(rng.integers(groups, size=groups), minlength=groups)[codes]
-        offsets, _, _ = threshold.exact(pooled.probability, pooled.labels, pooled.U, weights=pooled.weights * counts)
-        found.append(policy.threshold_of_offset(float(offsets[1]), pooled.U))
-    tail = (1 - options.confidence) / 2
-    return float(np.quantile(found, tail)), float(np.quantile(found, 1 - tail))
 
 
 def choose(candidates: Sequence[dict[str, Any]], options: Decide, unit: str) -> tuple[str, str]:
@@ -145,9 +170,10 @@ def choose(candidates: Sequence[dict[str, Any]], options: Decide, unit: str) -> 
     if "analytic" not in options.policies:
         best = max(allowed, key=lambda c: float(c["utility"]))
         return best["policy"], f"decide.policies leaves the analytic policy out; {best['policy']} has the highest cross-fitted utility."
-    tuned = [c for c in allowed if c["policy"] != "analytic"]
+    tuned = [c for c in allowed if c["policy"] != "analytic" and c["meets_requirements"]]
     if not tuned:
-        return "analytic", "The analytic policy is the only candidate."
+        missed = " that meets utility.require on rows it was not tuned on" if len(allowed) > 1 else ""
+        return "analytic", f"The analytic policy is the only candidate{missed}."
     sure = [c for c in tuned if c["gain_low"] > 0]
     best = max(sure or tuned, key=lambda c: float(c["utility"]))
     figures = f"{best['gain_over_analytic']:+.4f} {unit} per case, lower bound {best['gain_low']:+.4f} at {options.confidence:.0%}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import re
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import search, store, utilities
-from pipelines.candidates import Calib, candidate, choose, crossfitted_actions, interval, tune, utility_of
-from pipelines.core import policy, threshold
-from pipelines.core.bounds import Interval, effective_size
+from pipelines.candidates import Calib, Tuner, candidate, choose
+from pipelines.core import constraints, policy, threshold, tuning
+from pipelines.core.constraints import Constraints, Recall
 from pipelines.core.sample import Sample
-from pipelines.core.utility import difference_range, of_class, regret_of, trivial, value_range
+from pipelines.core.utility import utility_along_threshold
+from pipelines.decision import constrained, flat, notes, overview, prior_summary, thresholds
 from pipelines.errors import must
 from pipelines.params import load
 from pipelines.params.decide import Decide
@@ -28,18 +30,25 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
+CHECKPOINTS = Path(".checkpoints")
+
 
 def main() -> None:
     """Read split, calibrate and the cost columns of ingest, write `data/decide`."""
     options, utility = load(Decide), load(Utility)
     calib, prior = read_calib(utility)
-    two = calib.U.shape[-1] == 2
-    names: list[str] = [name for name in dict.fromkeys(("analytic", *options.policies)) if name != "exact" or two]
-    per_row = {name: utility_of(crossfitted_actions(name, calib, options), calib) for name in names}
-    pooled = calib.pooled()
-    study = search.search(pooled, trials=options.trials, seed=options.seed) if "optuna" in names else None
-    tuned = {name: tune(name, pooled, options, study=study) for name in names}
-    candidates = [candidate(name, per_row, tuned[name], calib, options=options) for name in names]
+    pooled, whole = calib.pooled(), calib.whole()
+    constraints.check(whole, calib.rules, tuning.analytic(whole, calib.rules))
+    names: list[str] = [name for name in dict.fromkeys(("analytic", *options.policies)) if name != "exact" or calib.U.shape[-1] == 2]
+    studies = 1 + len(calib.masks) * (calib.U.shape[-2:] != (2, 2)) if "optuna" in names else 0
+    with search.progress(studies * options.trials) as tick:
+        tuner = Tuner(
+            options, calib.rules, search.Keeping(search.journal(journal_path(calib, utility, options)), tick) if studies else None
+        )
+        study = tuner.search(pooled, whole, "calib") if studies else None
+        taken = {name: tuner.crossfitted_actions(name, calib) for name in names}
+        fitted = {name: study.fitted if study and tuner.searches(name, pooled.shape) else tuner.tune(name, pooled, whole) for name in names}
+    candidates = [candidate(name, taken, fitted[name], calib, options=options) for name in names]
     chosen, why = choose(candidates, options, utility.unit)
     shipped = policy.make(
         chosen,
@@ -47,18 +56,20 @@ def main() -> None:
         actions=utility.actions,
         cells=utility.cells(calib.classes),
         unit=utility.unit,
-        offsets=tuned[chosen].offsets,
-        prices=tuned[chosen].prices,
+        offsets=fitted[chosen].tuned.offsets,
+        prices=fitted[chosen].tuned.prices,
         prior=prior,
     )
     summary = {
-        **overview(calib, utility, per_row[chosen], options),
+        **overview(calib, utility, taken[chosen], options),
+        **constrained(calib, utility, taken[chosen], shipped, options),
         "prior": prior_summary(calib, prior),
         "candidates": candidates,
         "chosen": chosen,
         "why": why,
         "threshold": shipped["threshold"],
-        "notes": [] if two or "exact" not in options.policies else ["The exact cut-off is for two actions; it was left out."],
+        "thresholds": thresholds(calib, {c["policy"]: c["threshold"] for c in candidates}, shipped["threshold"], options),
+        "notes": notes(calib, utility, taken[chosen], options),
     }
     with store.stage_folder("decide") as out:
         store.write_json(out / "policy.json", shipped)
@@ -66,6 +77,15 @@ def main() -> None:
         store.write_json(out / "metrics.json", flat(summary))
         write_study(out, study, calib.classes, utility.actions)
         write_curve(out / "utility_curve.csv", pooled)
+
+
+def journal_path(calib: Calib, utility: Utility, options: Decide) -> Path:
+    """Where the trials are kept: its name is the digest of all that they depend on but their number, so nothing else goes on from them."""
+    text = json.dumps([options.model_dump(mode="json", exclude={"trials"}), utility.model_dump(mode="json"), calib.classes])
+    digest = hashlib.sha256(text.encode())
+    for array in (calib.crossfitted, calib.shipped, calib.masks, calib.labels, calib.groups, calib.weights, calib.U):
+        digest.update(np.ascontiguousarray(array).data)
+    return CHECKPOINTS / f"decide-{digest.hexdigest()[:32]}.journal"
 
 
 def read_calib(utility: Utility) -> tuple[Calib, dict[str, list[float]] | None]:
@@ -86,8 +106,14 @@ def read_calib(utility: Utility) -> tuple[Calib, dict[str, list[float]] | None]:
         crossfitted, shipped = (policy.under_prior(p, prior["data"], prior["deployment"]) for p in (crossfitted, shipped))
     cells = utility.cells(classes)
     U = utilities.values(cells, cost_columns(cells, rows), _row_numbers(rows))
-    masks = array("calibrate", "folds.npy")
-    return Calib(crossfitted, shipped, masks, labels.astype(np.int64), groups.astype(np.int64), weights, U, classes), prior
+    masks, rules = array("calibrate", "folds.npy"), rules_of(utility, classes)
+    return Calib(crossfitted, shipped, masks, labels.astype(np.int64), groups.astype(np.int64), weights, U, rules, classes), prior
+
+
+def rules_of(utility: Utility, classes: tuple[str, ...]) -> Constraints:
+    """Limits and requirements by the numbers of actions and classes."""
+    recalls = [Recall(classes.index(item.name), item.name, item.at_least, item.confidence) for item in utility.require.recall]
+    return Constraints({utility.actions.index(action): limit.at_most for action, limit in utility.limits.items()}, tuple(recalls))
 
 
 def cost_columns(cells: utilities.Cells, rows: Int) -> pl.DataFrame | None:
@@ -119,82 +145,24 @@ def class_prior(utility: Utility, classes: tuple[str, ...], labels: Int, weights
     return None if deployment is None else {"data": data.tolist(), "deployment": deployment}
 
 
-def prior_summary(calib: Calib, prior: dict[str, list[float]] | None) -> dict[str, Any] | None:
-    """The class prior by name, with the number of rows that calib's are worth under it."""
-    if prior is None:
-        return None
-    named = {key: dict(zip(calib.classes, shares, strict=True)) for key, shares in prior.items()}
-    return {**named, "rows": len(calib.labels), "effective_rows": effective_size(calib.weights)}
-
-
-def overview(calib: Calib, utility: Utility, chosen: Float, options: Decide) -> dict[str, Any]:
-    """Utility of the chosen policy, cross-fitted, beside the trivial policies and argmax, and its gain over the best trivial one."""
-    pooled, worth = calib.pooled(), of_class(calib.U, calib.labels)
-    ignoring = utility_of(policy.argmax_ignoring_costs(pooled.probability, pooled.U).reshape(calib.repeats, -1), calib)
-    always = trivial(calib.labels, calib.U, calib.weights)
-    best, spread = int(always.argmax()), difference_range(calib.U)
-    found = interval(chosen, calib, value_range(calib.U), options.confidence)
-    argmax = interval(ignoring, calib, value_range(calib.U), options.confidence)
-    gain = interval(chosen - worth[:, best], calib, (-spread, spread), options.confidence)
-
-    def regret(values: Float) -> float:
-        return float(np.average(regret_of(values, calib.labels, calib.U), weights=calib.weights))
-
-    return {
-        "classes": list(calib.classes),
-        "actions": list(utility.actions),
-        "unit": utility.unit,
-        "matrix": utility.cells(calib.classes),
-        "rows": len(calib.labels),
-        "folds": len(calib.masks),
-        "confidence": options.confidence,
-        "utility": _plain(found),
-        "regret": regret(chosen),
-        "gain": _plain(gain),
-        "trivial": [{"policy": f"always {a}", "action": a, "utility": float(u)} for a, u in zip(utility.actions, always, strict=True)],
-        "best_trivial": f"always {utility.actions[best]}",
-        "argmax": {**_plain(argmax), "regret": regret(ignoring)},
-    }
-
-
-def _plain(found: Interval) -> dict[str, float]:
-    return {"mean": found.mean, "low": found.low, "high": found.high}
-
-
-def flat(summary: dict[str, Any]) -> dict[str, float]:
-    """Figures for `dvc metrics show`, cross-fitted on calib."""
-    figures = {
-        "utility": summary["utility"]["mean"],
-        "utility_low": summary["utility"]["low"],
-        "utility_high": summary["utility"]["high"],
-        "gain": summary["gain"]["mean"],
-        "regret": summary["regret"],
-        "utility_argmax": summary["argmax"]["mean"],
-    }
-    for entry in summary["trivial"]:
-        figures["utility_always_" + re.sub(r"\W+", "_", entry["action"])] = entry["utility"]
-    if summary["threshold"] is not None:
-        figures["threshold"] = summary["threshold"]
-    return figures
-
-
 def write_study(out: Path, study: search.Study | None, classes: Sequence[str], actions: Sequence[str]) -> None:
     """Write the trials as CSV and, for the plots, as JSON; without a study the CSV has its header only."""
     names = [] if study is None else [_readable(name, classes, actions) for name in study.names]
+    best = [] if study is None else [float(study.values[i]) for i in study.leads]
     with (out / "trials.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["trial", "source", *names, "utility", "best_so_far"])
+        writer.writerow(["trial", "source", *names, "utility", "missed", "best_so_far"])
         if study is not None:
-            best = np.maximum.accumulate(study.values)
             for i, (source, point) in enumerate(zip(study.sources, study.points.tolist(), strict=True)):
-                writer.writerow([i, source, *point, float(study.values[i]), float(best[i])])
+                writer.writerow([i, source, *point, float(study.values[i]), float(study.short[i]), best[i]])
     data: dict[str, Any] = {}
     if study is not None:
         data = {
             "names": names,
             "points": study.points.tolist(),
             "values": study.values.tolist(),
-            "best_so_far": np.maximum.accumulate(study.values).tolist(),
+            "missed": study.short.tolist(),
+            "best_so_far": best,
             "sources": list(study.sources),
             "importance": {_readable(n, classes, actions): v for n, v in study.importance.items()},
         }
@@ -213,13 +181,11 @@ def write_curve(path: Path, pooled: Sample) -> None:
         writer.writerow(["threshold", "utility"])
         if pooled.U.shape != (2, 2):
             return
-        odds = threshold.log_odds(pooled.probability)
+        odds, positive = threshold.log_odds(pooled.probability), pooled.probability[:, 1]
         grid = np.concatenate([np.linspace(0.01, 0.99, 99), 1 / (1 + np.exp(-np.linspace(odds.min(), odds.max(), 98)))])
-        second = int(pooled.U[1].argmax())
-        for t in np.unique(np.append(grid, policy.analytic_threshold(pooled.U))):
-            taken = np.where(odds > np.log(t / (1 - t)), second, 1 - second)
-            value = np.average(pooled.U[pooled.labels, taken], weights=pooled.weights)
-            writer.writerow([f"{t:.6g}", f"{value:.6g}"])
+        at = np.unique(np.append(grid, policy.analytic_threshold(pooled.U)))
+        curve = utility_along_threshold(positive, pooled.labels, pooled.U, thresholds=at, weights=pooled.weights)
+        writer.writerows([f"{t:.6g}", f"{u:.6g}"] for t, u in zip(curve["threshold"], curve["utility"], strict=True))
 
 
 if __name__ == "__main__":

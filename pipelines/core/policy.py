@@ -141,6 +141,20 @@ def offset_of_cutoff(cutoff: float, U: Any) -> float:
     return float(np.clip(np.log(first / second) - cutoff, -ALWAYS, ALWAYS))
 
 
+def price_of_cutoff(cutoff: float, offset: float, U: Any) -> float:
+    """Price of the second class's best action that moves the cut-off to `cutoff` (log-odds beyond the analytic one), K = A = 2.
+
+    `offset` of the second class stays; below 0 it is the price, times -1, of the other action. At an infinite cut-off the price outweighs
+    every probability.
+    """
+    matrix = np.asarray(U, dtype=np.float64)
+    worth = np.abs(matrix[:, 0] - matrix[:, 1])
+    if np.isinf(cutoff):
+        return float(2 * worth[1] if cutoff > 0 else -2 * worth[0])
+    odds = float(np.exp(np.clip(cutoff + offset, -ALWAYS, ALWAYS))) * worth[0] / worth[1]
+    return float((odds * worth[1] - worth[0]) / (1 + odds))
+
+
 def threshold_of_offset(offset: float, U: Any) -> float:
     """Cut-off on the last class's probability under `offset`, K = A = 2; 0 and 1 where the offset means "always"."""
     if abs(offset) >= ALWAYS:

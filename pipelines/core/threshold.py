@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.core import policy
+from pipelines.core.sample import Sample
 from pipelines.core.utility import of_class, scale
 
 Float = NDArray[np.float64]
@@ -117,6 +118,22 @@ def contest(probability: Float, labels: Any, U: Float) -> tuple[Bool, Float, Flo
     worth = np.abs(advantage[contested])
     score = log_odds(probability[contested]) - (np.log(worth[:, 0]) - np.log(worth[:, 1]))
     return contested, score, np.where(np.asarray(labels)[contested] == 1, worth[:, 1], -worth[:, 0])
+
+
+def bootstrap_cutoffs(sample: Sample, *, resamples: int, seed: int, low: float = -np.inf, high: float = np.inf) -> Float:
+    """Best cut-offs `(resamples,)`, as `exact` counts them, of resamples of whole groups; U `(2, 2)`. The rows are sorted once."""
+    t = policy.analytic_threshold(sample.U)
+    score = log_odds(sample.probability) - float(np.log(t / (1 - t)))
+    advantage = sample.U[:, 1] - sample.U[:, 0]
+    order = np.argsort(score)
+    codes = np.unique(sample.groups, return_inverse=True)[1][order]
+    gain = ((advantage * np.sign(advantage[1]))[sample.labels] * sample.weights)[order]
+    score, units, rng = score[order], int(codes.max()) + 1, np.random.default_rng(seed)
+    found = []
+    for _ in range(resamples):
+        drawn = np.bincount(rng.integers(units, size=units), minlength=units)[codes]
+        found.append(_best(score, gain * drawn, 1.0, 0.0, (low, high)).cutoff)
+    return np.array(found)
 
 
 def advantage_expected(probability: Float, U: Float) -> Float:

@@ -73,13 +73,24 @@ def best_action(U: Any) -> Int:
     return np.asarray(np.asarray(U, dtype=np.float64).argmax(axis=-1))
 
 
-def utility_along_threshold(positive: Any, labels: Any, U: Any, *, weights: Any = None, points: int = 201) -> dict[str, list[float]]:
-    """Mean utility, weighted by `weights` `(n,)`, where the last class's best action is taken from a threshold upwards, U `(2, 2)`."""
-    score, truth, matrix = np.asarray(positive, dtype=np.float64), np.asarray(labels), np.asarray(U, dtype=np.float64)
-    thresholds, best = np.linspace(0.0, 1.0, points), int(matrix[1].argmax())  # the matrix may name that action first
-    taken = (np.where(score >= t, best, 1 - best) for t in thresholds)
-    utility = [float(np.average(matrix[truth, actions], weights=weights)) for actions in taken] if truth.size else []
-    return {"threshold": thresholds.tolist(), "utility": utility}
+def utility_along_threshold(
+    positive: Any, labels: Any, U: Any, *, points: int = 201, thresholds: Any = None, weights: Any = None
+) -> dict[str, list[float]]:
+    """Mean utility where the last class's best action is taken from a threshold on its probability `(n,)` upwards, U `(2, 2)`.
+
+    At `thresholds`, or at `points` even steps from 0 to 1; rows count by `weights` `(n,)`. One sort, whatever the number of thresholds.
+    """
+    score, matrix = np.asarray(positive, dtype=np.float64), np.asarray(U, dtype=np.float64)
+    at = np.linspace(0.0, 1.0, points) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
+    if not score.size:
+        return {"threshold": at.tolist(), "utility": []}
+    order, best = np.argsort(score), int(matrix[1].argmax())  # the matrix may name that action first
+    w = np.ones(score.size) if weights is None else np.asarray(weights, dtype=np.float64)[order]
+    worth = matrix[np.asarray(labels)[order]]
+    below = np.concatenate([[0.0], np.cumsum(w * worth[:, 1 - best])])
+    above = np.concatenate([np.cumsum((w * worth[:, best])[::-1])[::-1], [0.0]])
+    first = np.searchsorted(score[order], at, side="left")
+    return {"threshold": at.tolist(), "utility": ((below[first] + above[first]) / w.sum()).tolist()}
 
 
 def trivial(labels: Any, U: Any, weights: Any = None) -> Float:

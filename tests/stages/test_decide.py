@@ -8,11 +8,13 @@ import pytest
 from pipelines import candidates, decide, search, store
 from pipelines.core import crossfit, policy, threshold, utility
 from pipelines.core.calibration import softmax
+from pipelines.core.constraints import Constraints
 from pipelines.core.sample import Sample
 from pipelines.errors import ExpostError
 from pipelines.params.decide import Decide
 from pipelines.params.utility import Utility
 
+FREE = Constraints({}, ())
 FEW = "decide: {trials: 10}\n"
 BINARY = "utility: {matrix: {c0: {no biopsy: 0, biopsy: -1}, c1: {no biopsy: -10, biopsy: 0}}}\n"
 REFER = "utility: {matrix: {c0: {a: 0, b: -1, refer: -0.3}, c1: {a: -10, b: 0, refer: -0.8}}}\n"
@@ -65,8 +67,9 @@ def test_calibrated_probabilities_keep_the_analytic_policy(monkeypatch, tmp_path
     assert shipped["threshold"] == pytest.approx(1 / 11)
     assert shipped["offsets"] == [0, 0]
     assert "surely" in summary["why"]
-    exact = by_name(summary)["exact"]
-    assert exact["threshold_low"] <= exact["threshold"] <= exact["threshold_high"]
+    found = summary["thresholds"]
+    assert found["analytic"] == found["chosen"] == shipped["threshold"]
+    assert found["exact"]["low"] <= found["exact"]["value"] == found["optuna"] <= found["exact"]["high"]
     p, labels = np.load("data/calibrate/probabilities.npy"), np.load("data/split/labels.npy")
     np.testing.assert_array_equal(policy.apply(shipped, p), (p[:, 1] > 1 / 11).astype(int))
     always = {t["action"]: t["utility"] for t in summary["trivial"]}
@@ -115,9 +118,9 @@ def test_a_policy_is_judged_on_rows_that_it_was_not_tuned_on(monkeypatch, tmp_pa
     write_upstream(n=80)
     np.save("data/split/labels.npy", np.arange(80) % 2)
     calib, _ = decide.read_calib(Utility(matrix={"c0": {"a": 0, "b": -1}, "c1": {"a": -1, "b": 0}}))
-    options, pooled = Decide(trials=20), calib.pooled()
-    on_its_rows = pooled.value(candidates.tune("exact", pooled, options))
-    crossfitted = candidates.utility_of(candidates.crossfitted_actions("exact", calib, options), calib).mean()
+    tuner, pooled = candidates.Tuner(Decide(trials=20), FREE), calib.pooled()
+    on_its_rows = pooled.value(tuner.tune("exact", pooled, pooled).tuned)
+    crossfitted = candidates.utility_of(tuner.crossfitted_actions("exact", calib), calib).mean()
     assert crossfitted < on_its_rows - 0.03
     expected = np.zeros(80)
     for j, held in enumerate(calib.masks):  # by hand
@@ -133,7 +136,7 @@ def test_with_only_the_analytic_policy_enqueued_the_study_reaches_the_exact_opti
     logits = rng.normal(size=(2000, 2)) * 2
     labels = (rng.random((2000, 1)) > softmax(logits).cumsum(axis=1)).sum(axis=1)
     p, U = softmax(logits + np.array([0, 1.5])), np.array([[0.0, -1.0], [-10.0, 0.0]])
-    study = search.search(sample(p, labels, U), trials=200, seed=seed, enqueue=("analytic",))
+    study = search.search(rows := sample(p, labels, U), rows, FREE, trials=200, seed=seed, enqueue=("analytic",))
     offsets, _, _ = threshold.exact(p, labels, U)
     exact = utility.obtained(labels, policy.decide(p, U, offsets), U).mean()
     gain = exact - utility.trivial(labels, U).max()
@@ -146,9 +149,10 @@ def test_the_study_is_never_worse_than_what_was_enqueued_even_with_one_trial():
     rng = np.random.default_rng(0)
     labels = np.ones(40, dtype=int)  # always acting is the optimum, at an infinite offset
     p = softmax(rng.normal(size=(40, 2)) * 5)
-    study = search.search(sample(p, labels, np.array([[0.0, -1.0], [-1.0, 0.0]])), trials=1, seed=0)
+    rows = sample(p, labels, np.array([[0.0, -1.0], [-1.0, 0.0]]))
+    study = search.search(rows, rows, FREE, trials=1, seed=0)
     assert study.values.max() == 0.0
-    assert (policy.decide(p, [[0, -1], [-1, 0]], study.tuned.offsets) == 1).all()
+    assert (policy.decide(p, [[0, -1], [-1, 0]], study.fitted.tuned.offsets) == 1).all()
 
 
 def test_the_same_inputs_give_the_same_bytes(monkeypatch, tmp_path):

@@ -1,0 +1,310 @@
+"""Limits on actions' shares and requirements on classes' recall: fitted on rows, then each row is decided alone.
+
+A limit becomes a price on its action, the dual variable of "at most this share of the rows"; a requirement an offset of its class,
+found by order statistics. Rows count by their weights in shares; in confidences a group of rows counts as one unit, as if its
+rows had all the same outcome, and unequal weights as the effective number (sum w)^2 / sum w^2 of units (Kish 1965): with equal
+weights and no groups the confidence is exact, else it is an approximation on the safe side of the groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betainc, betaincinv
+
+from pipelines.core import policy
+from pipelines.core.bounds import Interval
+from pipelines.core.sample import Sample, Tuned
+from pipelines.core.utility import expected_utility, regret_matrix, scale
+from pipelines.errors import must
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+CLEAR = 4 * policy.TIE  #: a preference must exceed this share of the largest regret, or a policy may take it for a tie
+ROUNDS = 60  #: of limits and requirements in turn
+SWEEPS = 200
+
+
+@dataclass(frozen=True)
+class Recall:
+    """At least this share of the rows of class `label`, called `name`, must get their best action, with this confidence."""
+
+    label: int
+    name: str
+    at_least: float
+    confidence: float
+
+    @property
+    def rows_needed(self) -> int:
+        """Fewest independent rows of the class that can show it: all of them get their best action."""
+        return math.ceil(math.log(1 - self.confidence) / math.log(self.at_least) - 1e-9)
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """`limits`: largest share of the rows per action number; `recalls`: what must be reached."""
+
+    limits: Mapping[int, float]
+    recalls: tuple[Recall, ...]
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.limits or self.recalls)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A policy that keeps the limits on its rows, and the recalls that it reaches: lower bounds, each at its own confidence."""
+
+    tuned: Tuned
+    reached: tuple[float, ...]
+
+    def shortfall(self, rules: Constraints) -> float:
+        """How far the requirements are missed, 0 where all are met."""
+        return sum(max(0.0, wanted.at_least - got) for wanted, got in zip(rules.recalls, self.reached, strict=True))
+
+
+def trivial_allowed(U: Any, limits: Mapping[int, float], recalls: Any) -> Bool:
+    """Whether limits and requirements allow "always action a", `(A,)`; all true where they allow no action at all.
+
+    `limits` by action number, `recalls` the numbers of the classes whose recall is required; `U` `(K, A)`, or `(n, K, A)`, where an
+    action must be best for the class in every row.
+    """
+    matrix = np.asarray(U, dtype=np.float64)
+    allowed = np.ones(matrix.shape[-1], dtype=bool)
+    allowed[list(limits)] = False
+    best = regret_matrix(matrix) <= policy.TIE
+    for label in recalls:
+        allowed &= best[..., label, :].reshape(-1, len(allowed)).all(axis=0)
+    return allowed if allowed.any() else np.ones_like(allowed)
+
+
+def effective_units(weights: Any, groups: Any) -> float:
+    """Number of independent, equally weighted units that rows are worth: groups count once, (sum w)^2 / sum w^2 over them."""
+    totals = np.bincount(np.unique(np.asarray(groups), return_inverse=True)[1], weights=weights)
+    return float(totals.sum() ** 2 / (totals @ totals)) if totals.size else 0.0
+
+
+def lower_bound(share: float, units: float, confidence: float) -> float:
+    """One-sided Clopper-Pearson bound below a share seen in `units` independent rows; Clopper and Pearson (1934)."""
+    hits = share * units
+    return float(betaincinv(hits, units - hits + 1, 1 - confidence)) if hits > 0 else 0.0
+
+
+def share_interval(taken: Any, *, weights: Any, groups: Any, confidence: float) -> Interval:
+    """Two-sided Clopper-Pearson interval of a weighted mean of `taken` `(n,)` in [0, 1], on counts adjusted for groups and weights.
+
+    The effective number of rows is p (1 - p) over the sandwich variance of the share, at most n; Korn and Graubard (1998).
+    """
+    values, w = np.asarray(taken, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if not values.size:
+        return Interval(math.nan, 0.0, 1.0, 0)
+    mean = float(np.average(values, weights=w))
+    residual = np.bincount(np.unique(np.asarray(groups), return_inverse=True)[1], weights=w * (values - mean))
+    variance, spread = float(residual @ residual) / float(w.sum()) ** 2, mean * (1 - mean)
+    units = min(float(values.size), spread / variance) if spread > 1e-12 and variance > 0 else effective_units(w, groups)
+    hits, tail = mean * units, (1 - confidence) / 2
+    low = float(betaincinv(hits, units - hits + 1, tail)) if hits > 1e-9 else 0.0
+    high = float(betaincinv(hits + 1, units - hits, 1 - tail)) if units - hits > 1e-9 else 1.0
+    return Interval(mean, low, high, values.size)
+
+
+def satisfied(sample: Sample, tuned: Tuned, label: int) -> Bool:
+    """Whether each row `(n,)` gets an action that is best for class `label`; rows to whom all actions are equally good do."""
+    lost = regret_matrix(sample.U)[..., label, :]
+    actions = sample.actions(tuned)
+    return np.asarray((lost[actions] if lost.ndim == 1 else lost[np.arange(len(actions)), actions]) <= policy.TIE)
+
+
+def recall_reached(sample: Sample, tuned: Tuned, wanted: Recall) -> float:
+    """Lower bound, at the confidence wanted, of the recall that a policy reaches on rows of the class, all in `sample`."""
+    if not len(sample.labels):
+        return 0.0
+    share = float(np.average(satisfied(sample, tuned, wanted.label), weights=sample.weights))
+    return lower_bound(share, effective_units(sample.weights, sample.groups), wanted.confidence)
+
+
+def levels(sample: Sample, tuned: Tuned, label: int) -> Float:
+    """Smallest offset `(n,)` of class `label` with which each row gets an action that is best for it, all else as in `tuned`.
+
+    The advantage of one action over another is linear in the class's weight v = exp(offset), so the level has a closed form; -inf for a row
+    that gets such an action anyway, inf for one that does not whatever the offset, as a price on the action may bring about.
+    """
+    matrix = np.broadcast_to(sample.U, (len(sample.labels), *sample.shape))
+    others = np.arange(sample.shape[0]) != label
+    top = float(tuned.offsets[others].max())
+    shifted = sample.probability * np.where(others, np.exp(tuned.offsets - top), 0.0)
+    best = regret_matrix(matrix)[:, label] <= policy.TIE
+    worth, clear = matrix - tuned.prices, CLEAR * np.asarray(scale(matrix))[:, None, None]
+    found = np.full(len(matrix), np.inf)
+    for action in range(sample.shape[1]):
+        ahead = worth[:, :, [action]] - worth - clear
+        slope, rest = sample.probability[:, [label]] * ahead[:, label], np.einsum("nk,nka->na", shifted, ahead)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = -rest / slope
+        low = np.where(slope > 0, np.maximum(root, 0.0), np.where(rest > 0, 0.0, np.inf))
+        high = np.where((slope < 0) & (rest > 0), root, np.inf)
+        low, high = np.where(best, 0.0, low).max(axis=1), np.where(best, np.inf, high).min(axis=1)
+        found = np.where(best[:, action] & (low <= high), np.minimum(found, low), found)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(found) + top)
+
+
+def order_statistic(values: Any, wanted: Recall, *, weights: Any, groups: Any) -> float:
+    """Smallest of `values` `(n,)` below or at which at least the share wanted of all such values lies, with the confidence wanted.
+
+    The k-th largest of n independent values, where P(Beta(n-k+1, k) >= share) >= confidence; the largest finite one where n is too small.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered, w = np.asarray(values, dtype=np.float64)[order], np.asarray(weights, dtype=np.float64)[order]
+    if not ordered.size or not np.isfinite(ordered[ordered > -np.inf]).any():
+        return -np.inf
+    units, share = effective_units(weights, groups), np.cumsum(w) / w.sum()
+    hits = np.minimum(share, 1.0) * units
+    enough = betainc(hits, units - hits + 1, wanted.at_least) <= 1 - wanted.confidence + 1e-12
+    found = float(ordered[int(enough.argmax())]) if enough.any() else np.inf
+    return found if found < np.inf else float(ordered[np.isfinite(ordered)].max())
+
+
+def satisfy(sample: Sample, rules: Constraints, start: Tuned) -> Fitted:
+    """Raise prices and offsets from those of `start` until the rows show that limits and requirements are met; no more than needed.
+
+    Limits always hold on the rows. Where the requirements cannot be met too, the policy that comes nearest; see `check`.
+    """
+    offsets, best = start.offsets.copy(), None
+    parts = [sample.take(sample.labels == wanted.label) for wanted in rules.recalls]
+    for _ in range(ROUNDS):
+        tuned = Tuned(offsets.copy(), priced(sample, rules.limits, offsets, start.prices))
+        reached = tuple(recall_reached(part, tuned, wanted) for part, wanted in zip(parts, rules.recalls, strict=True))
+        fitted = Fitted(tuned, reached)
+        if best is None or fitted.shortfall(rules) < best.shortfall(rules):
+            best = fitted
+        if not best.shortfall(rules):
+            break
+        for part, wanted in zip(parts, rules.recalls, strict=True):
+            needed = order_statistic(
+                levels(part, Tuned(offsets, tuned.prices), wanted.label), wanted, weights=part.weights, groups=part.groups
+            )
+            offsets[wanted.label] = max(offsets[wanted.label], needed)
+        if (offsets == tuned.offsets).all() or np.ptp(offsets) > policy.ALWAYS:
+            break
+    assert best is not None
+    return best
+
+
+def check(sample: Sample, rules: Constraints, fitted: Fitted) -> None:
+    """Raise ExpostError where the rows cannot show that a requirement is met: how many are needed, or what can be reached."""
+    for wanted, reached in zip(rules.recalls, fitted.reached, strict=True):
+        if reached >= wanted.at_least:
+            continue
+        part = sample.take(sample.labels == wanted.label)
+        units, what = effective_units(part.weights, part.groups), f"a recall of {wanted.at_least:g} of class {wanted.name!r}"
+        if lower_bound(1.0, units, wanted.confidence) < wanted.at_least:
+            got = f"calib has {len(part.labels)}" + (f", worth {units:.1f}" if units < len(part.labels) - 1e-6 else "")
+            remedy = "Add rows, raise split.shares.calib, or ask for a lower recall or confidence under utility.require."
+            raise must(
+                f"{what} with confidence {wanted.confidence:g} needs {wanted.rows_needed} independent rows of the class", got, remedy
+            )
+        under = " under utility.limits" if rules.limits else " together with the other requirements" if len(rules.recalls) > 1 else ""
+        raise must(
+            f"utility.require must be reachable{under}: {what} with confidence {wanted.confidence:g}",
+            f"the best reachable recall is {reached:.3f} at that confidence",
+            "Lower at_least or confidence, or give more room under utility.limits.",
+        )
+
+
+def priced(sample: Sample, limits: Mapping[int, float], offsets: Float, floor: Float) -> Float:
+    """Prices `(A,)`, at least `floor`, with which a policy of these offsets keeps the limits on the rows."""
+    if not limits:
+        return floor
+    weighted = sample.probability * np.exp(offsets - offsets.max())
+    expected = expected_utility(weighted / weighted.sum(axis=1, keepdims=True), sample.U)
+    return limit_prices(expected, limits, weights=sample.weights, floor=floor, slack=CLEAR * float(np.max(scale(sample.U))))
+
+
+def limit_prices(expected: Any, limits: Mapping[int, float], *, weights: Any = None, floor: Any = None, slack: float = 0.0) -> Float:
+    """Prices `(A,)`, at least `floor`, with which no limited action is the best one in more than its share of the rows.
+
+    `expected` `(n, A)` are expected utilities, `limits` shares by action number, and the actions' worth is `expected` minus prices. For
+    one limit the price is the smallest that does, midway to the next row's; for several they are those of the dual of the linear
+    programme that maximises the expected utility, raised where a row stands between two limited actions. Worths within `slack` are
+    equal and count against the limited action. Raises ExpostError where all actions are limited and no prices keep all limits.
+    """
+    value = np.asarray(expected, dtype=np.float64)
+    w = np.ones(len(value)) if weights is None else np.asarray(weights, dtype=np.float64)
+    prices = np.zeros(value.shape[1]) if floor is None else np.array(floor, dtype=np.float64)
+    if not len(value):
+        return prices
+    room = {action: share * float(w.sum()) * (1 + 1e-12) for action, share in limits.items()}
+    if len(room) > 1:
+        prices = dual_prices(value, room, w, prices)
+    least = 1e-12 * float(np.ptp(value, axis=1).max())
+    for sweep in range(ROUNDS):
+        over = False
+        for action, most in room.items():
+            margin = _margin(value - prices, [action])
+            if float(w[margin >= -slack].sum()) > most:
+                # Rows that waver between limited actions would be handed to and fro for ever, but for the growing least step.
+                prices[action] += max(_clearing(margin, w, most, slack, least), least * 2.0**sweep)
+                over = True
+        if not over:
+            return prices
+    raise must(
+        "utility.limits must leave an action for every row",
+        "all actions are limited, and no prices divide the rows of calib among them within the limits",
+        "Raise a limit, or leave one action without a limit.",
+    )
+
+
+def _margin(worth: Float, actions: list[int]) -> Float:
+    """By how much the best of `actions` is worth more than the best of the others, `(n,)`."""
+    inside = np.zeros(worth.shape[1], dtype=bool)
+    inside[actions] = True
+    return np.asarray(worth[:, inside].max(axis=1) - worth[:, ~inside].max(axis=1))
+
+
+def _clearing(margin: Float, w: Float, most: float, slack: float, least: float) -> float:
+    """Smallest rise in price that leaves at most the weight `most` of rows with a margin, midway to the next margin."""
+    order = np.argsort(-margin)
+    ordered = margin[order]
+    kept = int(np.searchsorted(np.cumsum(w[order]), most, side="right"))
+    kept = int(np.searchsorted(-ordered, -(ordered[kept] + 2 * slack), side="left"))
+    out = float(ordered[kept])
+    return max(out + 2 * slack, (out + float(ordered[kept - 1])) / 2 if kept else out + least * 1e3)
+
+
+def clearing_level(score: Any, weights: Any, share: float) -> float:
+    """Level of `score` `(n,)` that at most this weighted share of the rows exceeds, midway to the next row's; -inf where all may."""
+    values, w = np.asarray(score, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    most, gap = share * float(w.sum()) * (1 + 1e-12), 1e-9
+    return _clearing(values, w, most, gap, gap) if values.size and float(w.sum()) > most else -np.inf
+
+
+def dual_prices(value: Float, room: Mapping[int, float], w: Float, floor: Float) -> Float:
+    """Prices `(A,)` that minimise the dual: the sum of w * max(value - prices) plus room * prices, prices at least `floor`.
+
+    The dual is convex and L-natural, so a point that no uniform change of a set of prices improves is a minimum (Murota 2003, theorem
+    7.14); along each set the best change is a quantile of the rows' margins.
+    """
+    sets = [list(chosen) for size in range(1, len(room) + 1) for chosen in combinations(room, size) if size < value.shape[1]]
+    prices, settled = floor.copy(), 1e-12 * float(np.ptp(value, axis=1).max())
+    for _ in range(SWEEPS):
+        largest = 0.0
+        for chosen in sets:
+            margin = _margin(value - prices, chosen)
+            order = np.argsort(-margin)
+            kept = int(np.searchsorted(np.cumsum(w[order]), sum(room[a] for a in chosen), side="right"))
+            change = float(margin[order[kept]]) if kept < len(order) else -np.inf
+            change = max(change, float((floor - prices)[chosen].max()))
+            prices[chosen] += change
+            largest = max(largest, abs(change))
+        if largest <= settled:
+            break
+    return prices
