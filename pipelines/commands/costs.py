@@ -42,12 +42,11 @@ def cost(option: str, value: float) -> float:
     return float(value)
 
 
-def error_cells(matrix: Matrix, classes: Sequence[str], option: str) -> tuple[tuple[str, str], tuple[str, str]]:
+def error_cells(matrix: Matrix, classes: Sequence[str], option: str, remedy: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """The cells (true class, action) of a missed positive, the last class, and of a false alarm: the other class's best action.
 
     Raises ExpostError unless there are two classes, their cells are numbers, and each has a best action of its own.
     """
-    remedy = "Give the new utility whole, with --utility FILE, or change utility.matrix in params.yaml."
     if len(classes) != 2:
         raise must(f"{option} must be for two classes", f"the model has {len(classes)}: {list(classes)}", remedy)
     best = []
@@ -77,7 +76,8 @@ def with_cell(cell: tuple[str, str], value: float, matrix: Matrix) -> Matrix:
 def with_costs(utility: Utility, classes: Sequence[str], fn: float | None, fp: float | None) -> Utility:
     """The utility with other costs of a missed positive and of a false alarm, each kept where it is None; all else stays."""
     values: dict[str, Any] = utility.model_dump()
-    missed, alarm = error_cells(utility.matrix, classes, "--cost-fn" if fn is not None else "--cost-fp")
+    remedy = "Give the new utility whole, with --utility FILE, or change utility.matrix in params.yaml."
+    missed, alarm = error_cells(utility.matrix, classes, "--cost-fn" if fn is not None else "--cost-fp", remedy)
     for option, cell, loss in (("--cost-fn", missed, fn), ("--cost-fp", alarm, fp)):
         if loss is not None:
             values["matrix"] = with_cost(cell, cost(option, loss), values["matrix"])

@@ -106,7 +106,8 @@ def _costs(utility: Utility, classes: Sequence[str], given: dict[str, str | None
         if text is None:
             continue
         low, high = (cost(option, value) for value in parse_range(option, text))
-        cell = error_cells(utility.matrix, classes, option)[number]
+        remedy = 'Give a cell its range, as in --cell "true class/action=-50..-1".'
+        cell = error_cells(utility.matrix, classes, option, remedy)[number]
         row = [float(value) for value in utility.matrix[cell[0]].values()]
         now = max(row) - float(utility.matrix[cell[0]][cell[1]])
         what = f"cost of {cell[1]!r} where the truth is {cell[0]!r}"

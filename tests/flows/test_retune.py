@@ -12,6 +12,7 @@ import yaml
 
 from flows import graph, retrain
 from flows.process import run_dvc
+from pipelines.commands.costs import error_cells
 from pipelines.commands.retune import plain, replaced, wanted, with_utility
 from pipelines.errors import ExpostError
 from pipelines.params import load, parse
@@ -21,12 +22,12 @@ from tests.flows.test_cli import one_message
 from tests.flows.test_end_to_end import UPSTREAM, newest, status
 from tests.flows.test_retrain import change
 
-DIGESTED = ("params.yaml", "dvc.lock", "data", "mlflow/champion")
+EVERYTHING = ("params.yaml", "dvc.lock", "data", "mlflow/champion")
 
 
-def digest(workspace: Path) -> str:
-    """Names and bytes of all that a refused retune must leave alone."""
-    roots = [workspace / name for name in DIGESTED]
+def digest(workspace: Path, *names: str) -> str:
+    """Names and bytes of files and folders; of all that a refused retune must leave alone where none is named."""
+    roots = [workspace / name for name in names or EVERYTHING]
     files = sorted(path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file())
     found = hashlib.sha256()
     for path in files:
@@ -40,11 +41,12 @@ def retuned(utility: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def test_a_new_utility_is_a_new_version_with_the_same_weights(workspace_copy: Path) -> None:
-    before, untouched = status(workspace_copy), digest(workspace_copy)
+    before, untouched = status(workspace_copy), digest(workspace_copy, "params.yaml", "mlflow/champion")
     kept = {stage: graph.outs_digest(stage) for stage in UPSTREAM}
     outcome = retuned()
     assert (outcome["identical"], outcome["version"], outcome["looks"]) == (True, None, None)
-    assert digest(workspace_copy) == untouched
+    assert {stage: graph.outs_digest(stage) for stage in UPSTREAM} == kept
+    assert digest(workspace_copy, "params.yaml", "mlflow/champion") == untouched
 
     text = Path("params.yaml").read_text()
     done = run("expost", "retune", "--cost-fn", "30", "--json", cwd=workspace_copy)
@@ -85,10 +87,10 @@ def test_what_is_stale_upstream_or_fails_leaves_all_as_it_was(workspace_copy: Pa
     assert digest(workspace_copy) == untouched
 
     (workspace_copy / "pipelines/core/threshold.py").write_text("raise SystemExit('broken')\n")
-    utility = plain(load(Utility)) | {"unit": "euro"}
+    untouched = digest(workspace_copy, "params.yaml", "data/decide", "mlflow/champion")
     with pytest.raises(ExpostError, match="stage decide must end well"):
-        retuned(utility)
-    assert digest(workspace_copy) == untouched
+        retuned(plain(load(Utility)) | {"unit": "euro"})
+    assert digest(workspace_copy, "params.yaml", "data/decide", "mlflow/champion") == untouched
 
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("learning_rate: 0.002", "learning_rate: 0.001"))
@@ -158,6 +160,8 @@ def test_costs_change_their_cells_only(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ExpostError, match="a cell is the expression '-cost'"):
         wanted(None, None, 7)
+    with pytest.raises(ExpostError, match="--cost-fn must be for two classes, however: the model has 3"):
+        error_cells({name: {"a": 0, "b": 1} for name in "xyz"}, "xyz", "--cost-fn", "Mend it.")
 
 
 def utility(**more: Any) -> Utility:
