@@ -100,7 +100,8 @@ def exact(
         prefer = float(np.log(t / (1 - t)))
         gain = (advantage * np.sign(advantage[1]))[truth]
         found = best_cutoff(log_odds(p), gain, prefer=prefer, weights=weights, low=low + prefer, high=high + prefer)
-        return np.array([0.0, policy.offset_of_cutoff(found.cutoff, matrix)]), np.zeros(2), found
+        beyond = Cutoff(found.cutoff - prefer, found.gain, found.low - prefer, found.high - prefer)
+        return np.array([0.0, policy.offset_of_cutoff(found.cutoff, matrix)]), np.zeros(2), beyond
     contested, score, gain = contest(p, truth, matrix)
     w = None if weights is None else np.asarray(weights)[contested]
     found = best_cutoff(score, gain, weights=w, low=low, high=high)
