@@ -148,11 +148,11 @@ def _array(stage: str, name: str) -> Any:
 
 def _utilities(utility: Utility, classes: tuple[str, ...]) -> Callable[[Matrix], Any]:
     """From a matrix of cells to utilities of the calib rows, whose cost columns are read once."""
-    import polars as pl
-
     needed = utilities.columns(utility.cells(classes))
     frame = None
     if needed:
+        import polars as pl
+
         utilities.check_columns(utility.cells(classes), {name: column.role for name, column in load(Ingest).columns.items()})
         table = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")), columns=needed)
         frame = table[_array("calibrate", "rows")]
