@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import store
-from pipelines.core import calibration, crossfit, labelshift, metrics, recalibration
-from pipelines.core.bounds import Interval, bootstrap_interval
+from pipelines.core import calibration, crossfit, labelshift, metrics, reliability
 from pipelines.errors import must
 from pipelines.params import load
 from pipelines.params.calibrate import Calibrate
@@ -23,13 +22,6 @@ Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 CALIB = 2
-WORDS = {
-    "calibrated": "calibrated: the slope is 1 within its interval, and the interval is narrow",
-    "over-confident": "over-confident: probabilities are more extreme than the outcomes",
-    "under-confident": "under-confident: probabilities are less extreme than the outcomes",
-    "shifted": "shifted: a class is forecast too often throughout",
-    "too few rows to say": "too few rows to say: the slope's interval holds 1 and is wide",
-}
 
 
 @dataclass(frozen=True)
@@ -75,8 +67,7 @@ def main() -> None:
         "before": figures(before, calib, options.seed),
         "after": figures(after, calib, options.seed),
     }
-    summary["check"] = summary["after"]["check"]
-    summary["sentence"] = sentence(summary["after"])
+    summary |= {key: summary["after"][key] for key in ("check", "sentence")}
     with store.stage_folder("calibrate") as out:
         # of the calibrator that ships: a batch is held against it, and other folds' calibrators have their steps in other places
         shipped = calibration.apply(calibrator, calib.logits)
@@ -88,7 +79,7 @@ def main() -> None:
         np.save(out / "probabilities.npy", shipped)
         store.write_json(out / "summary.json", summary)
         store.write_json(out / "metrics.json", flat(summary))
-        write_reliability(out / "reliability.csv", before, after, calib.labels)
+        write_reliability(out / "reliability.csv", before, after, calib)
 
 
 def read_calib() -> tuple[Int, Calib, list[str]]:
@@ -157,24 +148,7 @@ def inner_folds(rest: Calib, folds: int, seed: int) -> Bool:
 
 def figures(probability: Float, calib: Calib, seed: int) -> dict[str, Any]:
     """Log loss, Brier and calibration of `probability` `(n, K)` on these rows, with intervals."""
-    labels, groups = calib.labels, calib.groups
-    log_loss, brier = metrics.log_loss_rows(probability, labels), metrics.brier_rows(probability, labels)
-    error = metrics.calibration_error(*metrics.forecast_and_outcome(probability, labels), seed=seed)
-    slope = recalibration.check(probability, labels, groups)
-    return {
-        "log_loss": _interval(log_loss, groups, seed),
-        "brier": _interval(brier, groups, seed),
-        "ece": {"mean": error.ece, "null_median": error.null_median, "null_high": error.null_high, "debiased_l2": error.debiased_l2},
-        "slope": {"mean": slope.slope, "low": slope.slope_low, "high": slope.slope_high},
-        "intercept": slope.intercept,
-        "shift_p_value": slope.shift_p_value,
-        "check": slope.word,
-    }
-
-
-def _interval(values: Float, groups: Int, seed: int) -> dict[str, float]:
-    found: Interval = bootstrap_interval(lambda w: (w @ values) / w.sum(axis=1), len(values), groups=groups, seed=seed)
-    return {"mean": found.mean, "low": found.low, "high": found.high}
+    return reliability.summary(probability, calib.labels, groups=calib.groups, weights=calib.weights, seed=seed)
 
 
 def candidates(methods: Sequence[str], choice: crossfit.Choice) -> list[dict[str, Any]]:
@@ -196,13 +170,6 @@ def why(methods: Sequence[str], choice: crossfit.Choice) -> str:
         f"{chosen} is the simplest candidate that is not clearly worse than the best, {best}: its cross-fitted log loss is "
         f"{choice.excess[choice.chosen]:.4f} higher, with a standard error of {choice.error[choice.chosen]:.4f}."
     )
-
-
-def sentence(found: dict[str, Any]) -> str:
-    """Say what the check found, with the slope that it rests on."""
-    slope = found["slope"]
-    high = f"{slope['high']:.2f}" if np.isfinite(slope["high"]) else "no bound"
-    return f"{WORDS[found['check']]} (slope {slope['mean']:.2f}, interval {slope['low']:.2f} to {high})."
 
 
 def notes(options: Calibrate, methods: Sequence[str], folds: int) -> list[str]:
@@ -228,19 +195,21 @@ def flat(summary: dict[str, Any]) -> dict[str, float]:
         "brier_after": after["brier"]["mean"],
         "ece_before": before["ece"]["mean"],
         "ece_after": after["ece"]["mean"],
+        "smece_before": before["smece"]["mean"],
+        "smece_after": after["smece"]["mean"],
         "slope_before": before["slope"]["mean"],
         "slope_after": after["slope"]["mean"],
         "rows": summary["rows"],
     }
 
 
-def write_reliability(path: Path, before: Float, after: Float, labels: Int) -> None:
+def write_reliability(path: Path, before: Float, after: Float, calib: Calib) -> None:
     """Points of the reliability diagram, before and after (the mean over repeats)."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["series", "mean_probability", "observed_rate", "rows"])
         for series, probability in (("before", before), ("after", after)):
-            for point in metrics.reliability_curve(*metrics.forecast_and_outcome(probability, labels)):
+            for point in metrics.reliability_curve(*metrics.forecast_and_outcome(probability, calib.labels), weights=calib.weights):
                 writer.writerow([series, f"{point['mean_probability']:.6f}", f"{point['observed_rate']:.6f}", point["rows"]])
 
 
