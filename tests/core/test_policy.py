@@ -61,6 +61,58 @@ def test_relabelling_classes_changes_no_action_and_relabelling_actions_permutes_
     np.testing.assert_array_equal(actions[policy.analytic_actions(p, U[:, actions])], policy.analytic_actions(p, U))
 
 
+def draw_policy(size, by_row):
+    """A random policy of every kind of part: offsets, prices, a prior; and utilities, one matrix or one per row."""
+    (p, U), rng = draw(size), np.random.default_rng(size[2])
+    U = U * rng.integers(1, 9, size=(40, 1, 1)) + rng.integers(0, 3, size=(40, *U.shape)) if by_row else U
+    priors = {key: rng.dirichlet(np.ones(U.shape[-2])).tolist() for key in ("data", "deployment")}
+    return p, U, rng.normal(size=U.shape[-2]), rng.uniform(0, 2, U.shape[-1]), priors
+
+
+def decided(p, U, offsets, prices, prior):
+    return policy.decide(policy.under_prior(p, prior["data"], prior["deployment"]), U, offsets, prices)
+
+
+@given(size=sizes, by_row=st.booleans(), factor=st.sampled_from([0.001, 0.5, 3.0, 1e6]), constant=st.integers(-1000, 1000))
+def test_with_offsets_prices_and_a_prior_too_a_constant_per_class_and_a_scale_change_no_action(size, by_row, factor, constant):
+    p, U, offsets, prices, prior = draw_policy(size, by_row)
+    moved = factor * (U + constant * np.arange(U.shape[-2])[:, None])
+    before = decided(p, U, offsets, prices, prior)
+    np.testing.assert_array_equal(decided(p, moved, offsets, factor * prices, prior), before)
+    if by_row:  # each row its own constant
+        own = np.random.default_rng(size[2]).integers(-99, 99, size=(40, U.shape[1], 1))
+        np.testing.assert_array_equal(decided(p, U + own, offsets, prices, prior), before)
+
+
+@given(size=sizes, by_row=st.booleans())
+def test_with_offsets_prices_and_a_prior_too_relabelling_classes_and_actions_permutes_everything(size, by_row):
+    p, U, offsets, prices, prior = draw_policy(size, by_row)
+    rng = np.random.default_rng(size[2])
+    classes, actions = rng.permutation(U.shape[-2]), rng.permutation(U.shape[-1])
+    before = decided(p, U, offsets, prices, prior)
+    moved = {key: np.array(shares)[classes] for key, shares in prior.items()}
+    relabelled = decided(p[:, classes], U[..., classes, :][..., actions], offsets[classes], prices[actions], moved)
+    corrected = policy.under_prior(p, prior["data"], prior["deployment"]) * np.exp(offsets)
+    worth = utility.expected_utility(corrected / corrected.sum(axis=1, keepdims=True), U) - prices
+    assume((np.diff(np.sort(worth, axis=1)[:, -2:]) > 1e-9).all())
+    np.testing.assert_array_equal(actions[relabelled], before)
+
+
+@given(size=sizes)
+def test_one_matrix_per_row_decides_each_row_as_that_matrix_alone_would(size):
+    p, U, offsets, prices, _ = draw_policy(size, True)
+    alone = [policy.decide(p[[i]], U[i], offsets, prices)[0] for i in range(len(p))]
+    np.testing.assert_array_equal(policy.decide(p, U, offsets, prices), alone)
+
+
+def test_a_prior_is_bayes_rule_and_the_datas_own_prior_changes_nothing():
+    """Elkan (2001), theorem 2: p' = b' (p - p b) / (b - p b + b' p - b b')."""
+    p, b, other = 0.3, 0.4, 0.02
+    expected = other * (p - p * b) / (b - p * b + other * p - b * other)
+    assert policy.under_prior([[1 - p, p]], [1 - b, b], [1 - other, other])[0, 1] == pytest.approx(expected, abs=1e-15)
+    np.testing.assert_allclose(policy.under_prior([[0.7, 0.3]], [0.6, 0.4], [0.6, 0.4]), [[0.7, 0.3]])
+
+
 @given(size=sizes)
 def test_the_analytic_policy_has_the_highest_expected_utility_of_all(size):
     p, U = draw(size)

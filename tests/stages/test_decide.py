@@ -1,9 +1,12 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+from scipy.stats import binomtest
 
 from pipelines import candidates, decide, search, store
 from pipelines.core import crossfit, policy, threshold, utility
@@ -22,8 +25,8 @@ FOUR = "utility: {matrix: {c0: {a: 0, b: -2, c: -4}, c1: {a: -3, b: 0, c: -1}, c
 TWO_OF_THREE = "utility: {matrix: {c0: {keep: 0, act: -1}, c1: {keep: -2, act: 0}, c2: {keep: -9, act: 0}}}\n"
 
 
-def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0) -> None:
-    """Write data/split and data/calibrate for n calib rows, whose probabilities are wrong by `off` on the last class's log-odds."""
+def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0, weights=None) -> None:
+    """Write what ingest, split and calibrate do for n calib rows, whose probabilities are wrong by `off` on the last class's log-odds."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(n, K)) * 2
     labels = (rng.random((n, 1)) > softmax(logits).cumsum(axis=1)).sum(axis=1)
@@ -31,12 +34,14 @@ def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0)
     wrong = logits + off * np.eye(K)[K - 1]
     crossfitted = np.stack([softmax(wrong * (1 + 0.01 * j)) for j in range(10)])
     for stage, arrays in {
-        "split": {"labels": labels, "groups": np.arange(n), "weights": np.ones(n)},
+        "split": {"labels": labels, "groups": np.arange(n), "weights": np.ones(n) if weights is None else weights},
         "calibrate": {"rows": np.arange(n), "folds": masks, "crossfit": crossfitted, "probabilities": softmax(wrong)},
     }.items():
         store.stage_path(stage).mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             np.save(store.stage_path(stage, f"{name}.npy"), array)
+    store.stage_path("ingest").mkdir(parents=True, exist_ok=True)
+    pl.DataFrame({"amount": rng.lognormal(0, 1, n), "fee": np.ones(n)}).write_parquet(store.stage_path("ingest", "table.parquet"))
     store.write_json(store.stage_path("split", "meta.json"), {"classes": [f"c{k}" for k in range(K)]})
 
 
@@ -210,3 +215,184 @@ def test_a_utility_that_does_not_fit_is_refused_and_nothing_is_written(monkeypat
     with pytest.raises(ExpostError, match=message):
         run(monkeypatch, tmp_path, params)
     assert not Path("data/decide").exists()
+
+
+BY_ROW = 'utility: {matrix: {c0: {pass: 0, stop: "-fee"}, c1: {pass: "-3 * amount", stop: 0}}}\n'
+
+
+def test_utilities_of_each_row_come_from_the_cost_columns_of_the_table(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, FEW + BY_ROW)
+    shipped, amount = store.read_json(Path("data/decide/policy.json")), pl.read_parquet("data/ingest/table.parquet")["amount"].to_numpy()
+    assert summary["matrix"] == shipped["matrix"] == [[0, "-fee"], ["-3 * amount", 0]]
+    assert shipped["threshold"] is None and summary["thresholds"] is None
+    p, labels = np.load("data/calibrate/probabilities.npy"), np.load("data/split/labels.npy")
+    U = np.zeros((300, 2, 2))
+    U[:, 0, 1], U[:, 1, 0] = -1, -3 * amount
+    np.testing.assert_array_equal(policy.apply(shipped, p, U), (p[:, 1] > 1 / (1 + 3 * amount)).astype(int))
+    always = {t["action"]: t["utility"] for t in summary["trivial"]}
+    assert always["pass"] == pytest.approx(-(3 * amount * labels).mean())
+    assert summary["utility"]["mean"] > max(always.values())
+    assert by_name(summary)["optuna"]["utility"] == by_name(summary)["exact"]["utility"]
+
+
+def test_an_expression_over_a_column_that_the_table_lacks_is_refused(monkeypatch, tmp_path):
+    with pytest.raises(ExpostError, match="'price' is not in it"):
+        run(monkeypatch, tmp_path, FEW + BY_ROW.replace("amount", "price"))
+
+
+def test_a_row_of_weight_three_counts_as_three_in_every_mean_but_not_as_three_witnesses(monkeypatch, tmp_path):
+    heavy = np.where(np.arange(300) % 3 == 0, 3.0, 1.0)
+    summary = run(monkeypatch, tmp_path, FEW + BINARY, weights=heavy)
+    labels = np.load("data/split/labels.npy")
+    always = {t["action"]: t["utility"] for t in summary["trivial"]}
+    assert always["biopsy"] == pytest.approx(-np.average(labels == 0, weights=heavy))
+    even = run(monkeypatch, tmp_path, FEW + BINARY, weights=np.full(300, 3.0))
+    once = run(monkeypatch, tmp_path, FEW + BINARY)
+    for key in ("utility", "gain"):
+        assert even[key] == pytest.approx(once[key])
+    assert even["thresholds"]["exact"] == pytest.approx(once["thresholds"]["exact"])
+
+
+def test_a_prior_corrects_the_probabilities_and_weighs_the_rows(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, FEW + BINARY.replace("}}}", "}}, prior: {c1: 0.05}}"))
+    shipped, labels = store.read_json(Path("data/decide/policy.json")), np.load("data/split/labels.npy")
+    share = labels.mean()
+    assert shipped["prior"]["data"] == pytest.approx([1 - share, share]) and shipped["prior"]["deployment"] == pytest.approx([0.95, 0.05])
+    assert summary["prior"]["deployment"] == pytest.approx({"c0": 0.95, "c1": 0.05})
+    weights = np.where(labels == 1, 0.05 / share, 0.95 / (1 - share))
+    assert summary["prior"]["rows"] == 300
+    assert summary["prior"]["effective_rows"] == pytest.approx(weights.sum() ** 2 / (weights**2).sum())
+    always = {t["action"]: t["utility"] for t in summary["trivial"]}
+    assert always == pytest.approx({"no biopsy": -10 * 0.05, "biopsy": -0.95})
+    p = np.load("data/calibrate/probabilities.npy")
+    odds = p[:, 1] / p[:, 0] * (0.05 / share) / (0.95 / (1 - share))
+    np.testing.assert_array_equal(policy.apply(shipped, p), (odds > 0.1).astype(int))
+
+
+def test_a_limit_holds_on_calib_its_share_has_an_interval_and_the_action_is_no_yardstick(monkeypatch, tmp_path):
+    summary = run(monkeypatch, tmp_path, FEW + BINARY.replace("}}}", "}}, limits: {biopsy: {at_most: 0.3}}}"))
+    shipped, p = store.read_json(Path("data/decide/policy.json")), np.load("data/calibrate/probabilities.npy")
+    assert policy.apply(shipped, p).mean() <= 0.3 < policy.analytic_actions(p, shipped["matrix"]).mean()
+    (limit,) = summary["limits"]
+    assert (limit["action"], limit["at_most"]) == ("biopsy", 0.3) and limit["price"] == shipped["prices"][1] > 0
+    assert limit["share"]["low"] < limit["share"]["mean"] < limit["share"]["high"] and limit["share"]["mean"] == pytest.approx(
+        0.3, abs=0.03
+    )
+    assert [t["allowed"] for t in summary["trivial"]] == [True, False] and summary["best_trivial"] == "always no biopsy"
+    assert shipped["threshold"] == summary["thresholds"]["chosen"] > summary["thresholds"]["analytic"]
+
+
+def test_a_requirement_raises_the_offset_of_its_class_and_says_what_it_reached(monkeypatch, tmp_path):
+    even = "utility: {matrix: {c0: {no biopsy: 0, biopsy: -1}, c1: {no biopsy: -1, biopsy: 0}}, require: {recall: {class: c1, at_least: 0.9}}}\n"
+    summary = run(monkeypatch, tmp_path, FEW + even)
+    shipped, p, labels = (
+        store.read_json(Path("data/decide/policy.json")),
+        np.load("data/calibrate/probabilities.npy"),
+        np.load("data/split/labels.npy"),
+    )
+    (found,) = summary["requirements"]
+    assert found["offset"] == shipped["offsets"][1] > 0 and found["rows"] == labels.sum() and found["rows_needed"] == 22
+    caught = (policy.apply(shipped, p) == 1)[labels == 1]
+    assert binomtest(int(caught.sum()), len(caught), alternative="greater").proportion_ci(0.9).low >= 0.9
+    assert 0.85 < found["recall"]["low"] < found["recall"]["mean"] < found["recall"]["high"]
+    assert by_name(summary)["exact"]["meets_requirements"] in (True, False)
+    assert [t["allowed"] for t in summary["trivial"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "limits: {biopsy: {at_most: 0.1}}, require: {recall: {class: c1, at_least: 0.9}}",
+            r"under utility.limits: .*the best reachable recall is 0\.\d",
+        ),
+        (
+            "require: {recall: {class: c1, at_least: 0.999, confidence: 0.99}}",
+            r"needs 4603 independent rows of the class, however: calib has \d+",
+        ),
+    ],
+)
+def test_a_requirement_that_cannot_be_met_is_refused_and_nothing_is_written(monkeypatch, tmp_path, extra, message):
+    with pytest.raises(ExpostError, match=message):
+        run(monkeypatch, tmp_path, FEW + BINARY.replace("}}}", "}}, " + extra + "}"))
+    assert not Path("data/decide").exists()
+
+
+def test_limits_and_requirements_hold_for_more_classes_in_every_trial(monkeypatch, tmp_path):
+    extra = ", limits: {b: {at_most: 0.2}}, require: {recall: {class: c3, at_least: 0.6}}}\n"
+    summary = run(monkeypatch, tmp_path, "decide: {trials: 12}\n" + FOUR.replace("}}}\n", "}}" + extra), n=400, K=4, off=1.5)
+    shipped, p = store.read_json(Path("data/decide/policy.json")), np.load("data/calibrate/probabilities.npy")
+    assert np.mean(policy.apply(shipped, p) == 1) <= 0.2
+    assert {float(t["missed"]) for t in read_csv("trials")} == {0.0}
+    assert summary["limits"][0]["price"] == shipped["prices"][1] and summary["requirements"][0]["offset"] == shipped["offsets"][3]
+
+
+def test_an_action_that_is_never_taken_is_said(monkeypatch, tmp_path):
+    dear = "utility: {matrix: {c0: {a: 0, b: -1, refer: -9}, c1: {a: -10, b: 0, refer: -9}}}\n"
+    summary = run(monkeypatch, tmp_path, FEW + dear)
+    assert "The policy takes refer for no row of calib." in summary["notes"]
+    assert by_name(summary)["analytic"]["action_shares"][2] == 0
+
+
+def test_a_fold_without_a_class_decides_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_upstream(n=60, K=3)
+    labels = np.where(np.arange(60) % 2, 1, 0)
+    labels[np.load("data/calibrate/folds.npy")[0]] = 2  # all rows of the class lie in the first fold
+    np.save("data/split/labels.npy", labels)
+    extra = ", require: {recall: {class: c2, at_least: 0.5, confidence: 0.6}}}\n"
+    Path("params.yaml").write_text(FEW + TWO_OF_THREE.replace("}}}\n", "}}" + extra))
+    decide.main()
+    assert store.read_json(Path("data/decide/summary.json"))["requirements"][0]["rows"] == (labels == 2).sum()
+
+
+def journal() -> Path:
+    (found,) = Path(".checkpoints").glob("decide-*.journal")
+    return found
+
+
+def outputs() -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in Path("data/decide").iterdir()}
+
+
+def test_a_study_that_was_killed_goes_on_to_the_same_bytes_and_tries_nothing_twice(monkeypatch, tmp_path):
+    run(monkeypatch, tmp_path, "decide: {trials: 30}\n" + REFER, n=120)
+    whole, lines = outputs(), journal().read_bytes().splitlines(keepends=True)
+    tried = []
+    judged = search.judged
+    monkeypatch.setattr(search, "judged", lambda *given: tried.append(1) or judged(*given))
+    decide.main()
+    assert outputs() == whole and not tried
+    kept = len(lines) // 2
+    journal().write_bytes(b"".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])  # cut short within a line
+    decide.main()
+    assert outputs() == whole and len(tried) == sum(b'"op_code":4' in line for line in lines[kept:])
+
+
+def test_more_trials_go_on_from_the_earlier_ones_and_fewer_are_the_first_of_them(monkeypatch, tmp_path):
+    found = {}
+    for trials, fresh in ((110, True), (120, False), (120, True), (110, False)):
+        if fresh:
+            shutil.rmtree(tmp_path / ".checkpoints", ignore_errors=True)
+        rows = sample(*few_rows(), np.array([[0.0, -1.0, -0.3], [-10.0, 0.0, -0.8]]))
+        keeping = search.Keeping(search.journal(tmp_path / ".checkpoints/one.journal"))
+        study = search.search(rows, rows, FREE, trials=trials, seed=3, keeping=keeping)
+        found[trials, fresh] = study
+    np.testing.assert_array_equal(found[120, True].points, found[120, False].points)
+    np.testing.assert_array_equal(found[110, True].values, found[110, False].values)
+    np.testing.assert_array_equal(found[110, True].points, found[120, True].points[:110])
+    assert {"analytic", "tpe", "refined"} == set(found[120, True].sources)
+
+
+def few_rows() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    logits = rng.normal(size=(150, 2)) * 2
+    return softmax(logits + np.array([0, 1.0])), (rng.random((150, 1)) > softmax(logits).cumsum(axis=1)).sum(axis=1)
+
+
+def test_other_inputs_have_another_journal_and_the_number_of_trials_has_not(monkeypatch, tmp_path):
+    run(monkeypatch, tmp_path, "decide: {trials: 5}\n" + BINARY, n=100)
+    run(monkeypatch, tmp_path, "decide: {trials: 6}\n" + BINARY, n=100)
+    first = journal()
+    run(monkeypatch, tmp_path, "decide: {trials: 6}\n" + BINARY.replace("-10", "-11"), n=100)
+    assert len([*Path(".checkpoints").glob("decide-*.journal")]) == 2 and first.exists()
