@@ -33,6 +33,7 @@ def sections(outcome: Outcome, read: dict[str, Any], data_digest: str | None) ->
         _utility(read),
         _calibration(read),
         _policy(read),
+        *_constraints(read),
         _verdict(outcome),
         _version(outcome, read),
         _next(outcome),
@@ -50,25 +51,49 @@ def _data(read: dict[str, Any], digest: str | None) -> Section:
 def _utility(read: dict[str, Any]) -> Section:
     level = f"{100 * read['confidence']:g} % interval"
     rows = tuple((item["policy"], _number(item["mean"]), f"[{_number(item['low'])}, {_number(item['high'])}]") for item in read["utility"])
-    return Section(f"Expected utility per case on the holdout ({read['unit']}, higher is better)", ("policy", "mean", level), rows)
+    rows_counted, effective = read["holdout"]["rows"], read["holdout"]["effective_rows"]
+    weighted = (
+        (f"{rows_counted} rows of unequal weight, worth {effective:.1f} equal ones",) if abs(effective - rows_counted) >= 0.05 else ()
+    )
+    title = f"Expected utility per case on the holdout ({read['unit']}, higher is better)"
+    return Section(title, ("policy", "mean", level), rows, weighted)
 
 
 def _calibration(read: dict[str, Any]) -> Section:
     found = read["calibration"]
     rows = tuple(
-        (name, *(_number((found[name].get(key) or {}).get("mean"), 4) for key in ("log_loss", "brier", "ece")))
-        for name in ("before", "after")
+        (label, *(_number((found[name].get(key) or {}).get("mean"), 4) for key in ("log_loss", "brier", "ece")))
+        for name, label in (("before", "as trained"), ("after", f"after {found['method']}"))
     )
-    return Section(
-        "Calibration on calib, cross-fitted", (found["method"], "log loss", "Brier", "ECE"), rows, (found["sentence"], found["why"])
-    )
+    lines = (f"calib: {found['sentence']}", f"holdout: {found['holdout']}", found["why"])
+    return Section("Calibration on calib, cross-fitted", ("probabilities", "log loss", "Brier", "ECE"), rows, lines)
 
 
 def _policy(read: dict[str, Any]) -> Section:
-    found = read["policy"]
+    found, thresholds = read["policy"], read["policy"].get("thresholds")
     threshold = found.get("threshold")
     cut = f": act when the probability of {read['classes'][-1]} is above {threshold:.4g}" if isinstance(threshold, int | float) else ""
-    return Section("Policy", lines=(f"{found['chosen']}{cut}", found["why"]))
+    lines = [f"{found['chosen']}{cut}", found["why"]]
+    if thresholds:
+        exact = thresholds["exact"] or {}
+        known = [_number(exact.get(name)) for name in ("value", "low", "high")]
+        lines.append(f"analytic threshold {_number(thresholds['analytic'])}, exact {known[0]}, its interval {known[1]} to {known[2]}")
+    prior = read.get("prior")
+    if prior:
+        shares = ", ".join(f"{name} {100 * value:.3g} %" for name, value in prior["deployment"].items())
+        lines.append(f"declared class shares: {shares}")
+    return Section("Policy", lines=tuple(lines))
+
+
+def _constraints(read: dict[str, Any]) -> list[Section]:
+    """Limits and requirements with what the holdout shows; no section where none was declared."""
+    level = f"{100 * read['confidence']:g} % interval"
+    rows = tuple(
+        (item["what"], item["wanted"], _number(measured["mean"]), f"[{_number(measured['low'])}, {_number(measured['high'])}]")
+        for item in read["constraints"]
+        for measured in (item["measured"],)
+    )
+    return [Section("Limits and requirements on the holdout", ("", "wanted", "measured", level), rows)] if rows else []
 
 
 def _verdict(outcome: Outcome) -> Section:

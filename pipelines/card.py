@@ -31,6 +31,39 @@ def worth(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
+def share(value: float | None) -> str:
+    """A share as a percentage."""
+    return "n/a" if value is None else f"{100 * value:.3g} %"
+
+
+def constraints(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Limits and requirements with what the holdout shows: what, wanted, measured by challenger and champion."""
+    listed = [
+        {"what": f"share of {item['action']}", "wanted": f"at most {share(item['at_most'])}", "measured": item["share"], **_rest(item)}
+        for item in evaluation["limits"]
+    ]
+    listed += [
+        {"what": f"recall of {item['class']}", "wanted": f"at least {share(item['at_least'])}", "measured": item["recall"], **_rest(item)}
+        for item in evaluation["requirements"]
+    ]
+    return listed
+
+
+def _rest(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"champion": item["champion"], "rows": item.get("rows")}
+
+
+def named_thresholds(decision: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Thresholds of the policies that competed, without the curve; None where a threshold says nothing."""
+    found = decision.get("thresholds")
+    return None if not found else {name: found.get(name) for name in ("analytic", "exact", "optuna", "chosen")}
+
+
+def rows_said(rows: float, effective: float) -> str:
+    """`107 rows`, with what they are worth where unequal weights make that another number."""
+    return f"{rows} rows" + (f", which unequal weights make worth {effective:.1f}" if abs(effective - rows) >= 0.05 else "")
+
+
 def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Utility per case on the holdout: the model's policy, the champion, who ignores the costs, and the trivial policies."""
     evaluation = read["evaluation"]
@@ -73,9 +106,18 @@ def panel(read: Mapping[str, Any]) -> dict[str, Any]:
             "before": calibration["before"],
             "after": calibration["after"],
             "sentence": calibration["sentence"],
+            "holdout": evaluation["challenger"]["calibration"]["sentence"],
             "why": calibration["why"],
         },
-        "policy": {"chosen": decision["chosen"], "why": decision["why"], "threshold": decision.get("threshold")},
+        "policy": {
+            "chosen": decision["chosen"],
+            "why": decision["why"],
+            "threshold": decision.get("threshold"),
+            "thresholds": named_thresholds(decision),
+        },
+        "holdout": {"rows": evaluation["rows"]["holdout"], "effective_rows": evaluation["effective_rows"]},
+        "constraints": constraints(evaluation),
+        "prior": evaluation["prior"],
         "verdict": verdict["verdict"],
         "identical": verdict["identical"],
         "reasons": verdict["reasons"],
@@ -101,7 +143,7 @@ def cell(value: object) -> str:
 
 def markdown(read: Mapping[str, Any], plots: Sequence[str]) -> str:
     """The model card: verdict first, then what it decides, how well, on which data, and where it ends."""
-    sections = (_head, _decides, _utility, _quality, _calibration, _confusion, _data, _limits, _provenance)
+    sections = (_head, _decides, _kept, _utility, _quality, _calibration, _confusion, _data, _scope, _provenance)
     lines = [line for section in sections for line in section(read)]
     return "\n".join([*lines, "## Plots", "", *[f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots], ""])
 
@@ -129,18 +171,59 @@ def _decides(read: Mapping[str, Any]) -> list[str]:
     evaluation, decision = read["evaluation"], read["decision"]
     actions = evaluation["actions"]
     matrix = [[name, *map(worth, row)] for name, row in zip(evaluation["classes"], evaluation["matrix"], strict=True)]
-    threshold = decision.get("threshold")
-    cut = f" The threshold on the probability of {cell(evaluation['classes'][-1])} is {threshold:.4g}." if threshold is not None else ""
+    by_row = any(isinstance(value, str) for row in evaluation["matrix"] for value in row)
     return [
         "## What it decides",
         "",
         f"For each row it gives a probability of each class of {cell(read['schema']['target'])} and takes one of the actions "
-        f"{', '.join(cell(name) for name in actions)}. The network learned without the utilities; the policy uses them afterwards.",
+        f"{', '.join(cell(name) for name in actions)}. The network learned without the utilities; the policy uses them afterwards."
+        + (" Costs differ by row: a cell that is an expression is computed from each row's own columns." if by_row else ""),
         "",
         *table([f"utility ({cell(evaluation['unit'])})", *map(cell, actions)], matrix),
-        f"Policy: {decision['chosen']}. {cell(decision['why'])}{cut}",
+        f"Policy: {decision['chosen']}. {cell(decision['why'])}",
         "",
+        *_thresholds(evaluation["classes"][-1], decision),
     ]
+
+
+def _thresholds(positive: str, decision: Mapping[str, Any]) -> list[str]:
+    found, cut = named_thresholds(decision), decision.get("threshold")
+    if found is None:
+        return [] if cut is None else [f"The threshold on the probability of {cell(positive)} is {cut:.4g}.", ""]
+    exact = found["exact"] or {}
+    limits = [exact.get("low"), exact.get("high")]
+    bounds = "" if None in limits else f" [{limits[0]:.4g}, {limits[1]:.4g}]"
+    named = {
+        "analytic": _cut(found["analytic"]),
+        "exact, with the interval of the optimum": _cut(exact.get("value")) + bounds,
+        "Optuna's": _cut(found["optuna"]),
+        f"ships ({decision['chosen']})": _cut(found["chosen"]),
+    }
+    return table([f"threshold on the probability of {cell(positive)}", "value"], list(named.items()))
+
+
+def _cut(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4g}"
+
+
+def _kept(read: Mapping[str, Any]) -> list[str]:
+    """What the policy has to keep, and the class shares that it was made for; nothing where nothing was declared."""
+    evaluation, prior = read["evaluation"], read["evaluation"]["prior"]
+    listed = constraints(evaluation)
+    if not listed and prior is None:
+        return []
+    lines = ["## Limits, requirements and prior", ""]
+    if listed:
+        champion = evaluation["champion"] is not None
+        rows = [[item["what"], item["wanted"], interval(item["measured"]), interval(item["champion"])] for item in listed]
+        lines += table(["holdout", "wanted", "challenger", "champion"], rows if champion else [[*row[:3], "n/a"] for row in rows])
+    if prior is not None:
+        lines += table(
+            ["class", "share in the data", "declared for deployment"],
+            [[name, share(prior["data"][name]), share(prior["deployment"][name])] for name in evaluation["classes"]],
+        )
+        lines += ["Probabilities are corrected for the declared shares before deciding, and rows are weighted by them in every figure.", ""]
+    return lines
 
 
 def _utility(read: Mapping[str, Any]) -> list[str]:
@@ -151,8 +234,8 @@ def _utility(read: Mapping[str, Any]) -> list[str]:
         "",
         *table(["policy", "utility", "low", "high", "rows"], rows),
         f"Gain over the best trivial policy (always {cell(evaluation['best_trivial'])}, chosen on calib): {interval(evaluation['gain'])}. "
-        f"Gain over argmax: {interval(evaluation['gain_over_argmax'])}. Intervals are {evaluation['confidence']:.0%} and allow for a costly "
-        "error that these rows happen not to show.",
+        f"Gain over argmax: {interval(evaluation['gain_over_argmax'])}. Intervals are {evaluation['confidence']:.0%} and allow for a "
+        "costly error that these rows happen not to show.",
         "",
     ]
 
@@ -179,27 +262,57 @@ def _quality(read: Mapping[str, Any]) -> list[str]:
 
 
 def _calibration(read: Mapping[str, Any]) -> list[str]:
-    calibration, seen = read["calibration"], read["evaluation"]["challenger"]["calibration"]
+    calibration, evaluation = read["calibration"], read["evaluation"]
     rows = [
         [name.replace("_", " "), interval(calibration["before"][name], 4), interval(calibration["after"][name], 4)]
         for name in ("log_loss", "brier")
     ]
+    ours, theirs = (evaluation[name] and evaluation[name]["calibration"] for name in ("challenger", "champion"))
+    figures = zip(reliability(ours), reliability(theirs) if theirs else [("", "n/a")] * len(reliability(ours)), strict=True)
     return [
         "## Calibration",
         "",
         f"Calibrator: {calibration['method']}. {cell(calibration['why'])} Check on calib: {cell(calibration['sentence']).rstrip('.')}.",
         "",
         *table(["calib, cross-fitted", "before", "after"], rows),
-        f"On the holdout the expected calibration error is {number(seen['ece'], 4)} in {seen['bins']} bins; a perfectly calibrated model with "
-        f"these probabilities shows up to {number(seen['null_high'], 4)} (95 %).",
+        f"On the holdout: {cell(ours['sentence'])}",
         "",
+        *table(["holdout", "challenger", "champion"], [[name, value, other] for (name, value), (_, other) in figures]),
+        "The calibration part of a score is what recalibration would take away, the refinement what is left. A perfectly calibrated model "
+        "with the challenger's probabilities shows an ECE of "
+        f"{number(ours['ece']['null_median'], 4)} as a median and of up to {number(ours['ece']['null_high'], 4)} (95 %) on so many rows.",
+        "",
+    ]
+
+
+def reliability(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Figures of calibration by name."""
+    parts = [
+        (f"{title}, {part} part", interval(found[name][part], 4))
+        for name, title in (("log_loss", "log loss"), ("brier", "Brier score"))
+        for part in ("calibration", "refinement")
+    ]
+    ece = found["ece"]
+    return [
+        *parts,
+        ("slope (1 is right)", interval(found["slope"])),
+        ("intercept (0 is right)", interval(found["intercept"])),
+        ("smECE", interval(found["smece"], 4)),
+        (f"ECE, {ece['bins']} bins", interval(ece, 4)),
+        ("ECE, debiased", number(ece["debiased"], 4)),
     ]
 
 
 def _confusion(read: Mapping[str, Any]) -> list[str]:
     evaluation = read["evaluation"]
     rows = [[name, *[row[action] for action in evaluation["actions"]]] for name, row in evaluation["challenger"]["confusion"].items()]
-    return ["## Actions by true class, holdout", "", *table(["true class", *map(cell, evaluation["actions"])], rows)]
+    counted = "" if unweighted(evaluation) else ", rows counted without their weights"
+    return [f"## Actions by true class, holdout{counted}", "", *table(["true class", *map(cell, evaluation["actions"])], rows)]
+
+
+def unweighted(evaluation: Mapping[str, Any]) -> bool:
+    """Whether each holdout row counts as one."""
+    return bool(abs(evaluation["effective_rows"] - evaluation["rows"]["holdout"]) < 0.05)
 
 
 def _data(read: Mapping[str, Any]) -> list[str]:
@@ -217,7 +330,7 @@ def _data(read: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _limits(read: Mapping[str, Any]) -> list[str]:
+def _scope(read: Mapping[str, Any]) -> list[str]:
     rows, counts = read["evaluation"]["rows"]["holdout"], read["evaluation"]["prevalence"]
     fewest = min(zip(counts, read["evaluation"]["classes"], strict=True))
     notes = [
@@ -227,10 +340,12 @@ def _limits(read: Mapping[str, Any]) -> list[str]:
         *read["evaluation"]["notes"],
     ]
     return [
-        "## Limits",
+        "## Scope",
         "",
-        f"- All figures rest on {rows} holdout rows, {fewest[0]} of them of the rarest class ({cell(fewest[1])}).",
-        "- They hold for rows like these: drawn as the table was, with the same class shares and meanings of columns.",
+        f"- All figures rest on the holdout: {rows_said(rows, read['evaluation']['effective_rows'])}, {fewest[0]} rows of the rarest class "
+        f"({cell(fewest[1])}).",
+        "- They hold for rows like these: drawn as the table was, with the same meanings of columns and "
+        f"{'the declared' if read['evaluation']['prior'] else 'the same'} class shares.",
         "- Every look at the holdout wears it out a little; the ledger counts them.",
         *[f"- {cell(note)}" for note in notes],
         "",

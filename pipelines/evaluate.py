@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines import store
 from pipelines.bundle import Bundle
 from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, redecided, score
-from pipelines.core import evaluation, partition, policy, representation
+from pipelines.core import constraints, evaluation, partition, policy, representation
 from pipelines.core import utility as worth
 from pipelines.core.bounds import effective_size
 from pipelines.core.evaluation import Cases, Display, Rows, Scored
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def deployment(challenger: Bundle) -> Floats | None:
-    """Class shares `(K,)` that the utility declares for deployment, as the challenger's policy was made for them; None where it has none."""
+    """Class shares `(K,)` that the utility declares for deployment, as the challenger's policy was made for them; None for none."""
     prior = challenger.policy.get("prior")
     return None if prior is None else np.asarray(prior["deployment"], dtype=np.float64)
 
@@ -72,7 +72,7 @@ def write(
     if champion is not None:
         models["champion"] = (champion.scored.take(held), ours if same else results(champion.scored), theirs[held] == HOLDOUT)
     rows_frame(table, index[held], cases, reference, models).write_parquet(out / "rows.parquet", statistics=False)
-    gain = None if champion is None else calib_gain(champion.scored.take(fit), fit_cases)
+    gain = None if champion is None else calib_gain(champion.scored.take(fit), fit_cases, trivial_allowed(table))
     own = redecided_utility(reigning, models, table=table, cases=cases, display=display) if champion is not None else None
     store.write_json(
         out / "evaluation.json",
@@ -96,22 +96,31 @@ def write(
     store.write_json(out / "curves.json", evaluation.curves(shown, display.confidence))
 
 
+def trivial_allowed(table: Table) -> Bools:
+    """Whether limits and requirements allow "always action a" `(A,)`: what they forbid is nothing to be compared with."""
+    limited = {table.actions.index(action): limit.at_most for action, limit in table.utility.limits.items()}
+    required = [table.classes.index(item.name) for item in table.utility.require.recall]
+    return constraints.trivial_allowed(table.U, limited, required)
+
+
 def trivial_reference(table: Table, calib: Cases) -> tuple[int, Floats]:
-    """Best trivial action and class prior `(K,)`, both chosen on the calib rows, so that bounds on the holdout stay valid."""
+    """Best allowed trivial action and class prior `(K,)`, both chosen on the calib rows, so that bounds on the holdout stay valid."""
     classes = len(table.classes)
     if not calib.labels.size:
-        return int(table.U.reshape(-1, len(table.actions)).mean(axis=0).argmax()), representation.class_prior(calib.labels, classes)
-    always = worth.trivial(calib.labels, calib.U, calib.weights)
-    return int(always.argmax()), representation.class_prior(calib.labels, classes, calib.weights)
+        always, prior = table.U.reshape(-1, len(table.actions)).mean(axis=0), representation.class_prior(calib.labels, classes)
+    else:
+        always = worth.trivial(calib.labels, calib.U, calib.weights)
+        prior = representation.class_prior(calib.labels, classes, calib.weights)
+    return int(np.where(trivial_allowed(table), always, -np.inf).argmax()), prior
 
 
-def calib_gain(champion: Scored, cases: Cases) -> dict[str, Any]:
-    """The champion's utility per case above the best trivial policy, on rows that are calib for both models: it fixes the margin."""
+def calib_gain(champion: Scored, cases: Cases, allowed: Bools) -> dict[str, Any]:
+    """The champion's utility per case above the best allowed trivial policy, on rows that are calib for both: it fixes the margin."""
     if not cases.labels.size:
         return {"rows": 0, "utility": None, "trivial": None, "gain": None}
     obtained = evaluation.utility_rows(champion.actions, cases.labels, cases.U)
     utility = float(np.average(obtained, weights=cases.weights))
-    trivial = float(worth.trivial(cases.labels, cases.U, cases.weights).max())
+    trivial = float(worth.trivial(cases.labels, cases.U, cases.weights)[allowed].max())
     return {"rows": int(cases.labels.size), "utility": utility, "trivial": trivial, "gain": utility - trivial}
 
 

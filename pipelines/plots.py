@@ -170,7 +170,7 @@ def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
 
 
 def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
-    """Utility per case along the threshold on calib, with its band, and where the policies cut: all of it, and the surroundings of the best."""
+    """Utility per case along the threshold on calib, with its band, and where the policies cut: all of it, and near the best."""
 
     def draw(figure: Figure) -> None:
         whole, near = figure.subplots(1, 2)
@@ -187,9 +187,9 @@ def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
             near.set_ylim(bottom - pad, top + pad)
         near.set_xlim(low, high)
         near.set_title("The same near the best: how flat it is")
-        whole.legend(loc="best", fontsize=8.5)
+        figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8.5)
 
-    return png(draw, width=9.6, height=4.2)
+    return png(draw, width=9.6, height=4.4)
 
 
 def _surroundings(thresholds: Mapping[str, Any]) -> tuple[float, float]:
@@ -242,14 +242,21 @@ SLICES = 6
 
 
 def study(found: Mapping[str, Any], unit: str) -> bytes:
-    """Optuna's study of decide: utility per trial in the order tried, and along each number searched, the most important first."""
+    """Optuna's study of decide: utility per trial in the order tried, and along each number searched, the most important first.
+
+    Trials that miss a limit or a requirement are crosses.
+    """
     values, sources, names = found["values"], found["sources"], list(found["names"])
+    missed = [amount > 0 for amount in found.get("missed") or [0.0] * len(values)]
     colours = {"analytic": ORANGE, "exact": VERDICTS["PASS"]}
     importance = found.get("importance") or {}
     ranked = sorted(range(len(names)), key=lambda at: -importance.get(names[at], 0.0))[:SLICES]
 
     def scatter(axes: Axes, x: Sequence[float]) -> None:
-        axes.scatter(x, values, s=12, color=GREY, alpha=0.6, label="tried")
+        for crossed, marker, label in ((False, "o", "tried"), (True, "x", "misses a limit or requirement")):
+            at = [number for number, cross in enumerate(missed) if cross == crossed]
+            if at:
+                axes.scatter([x[n] for n in at], [values[n] for n in at], s=12, color=GREY, alpha=0.6, marker=marker, label=label)
         for source, colour in colours.items():
             at = [number for number, name in enumerate(sources) if name == source]
             axes.scatter([x[number] for number in at], [values[number] for number in at], s=42, color=colour, label=source, zorder=3)

@@ -103,14 +103,16 @@ def card() -> str:
 
 
 def example(folder: Path) -> Any:
-    """A few rows of the table as a pandas frame of the model's input columns, or None where there is no table."""
+    """A few rows of the table as a pandas frame of the model's input columns, its costs among them; None where there is no table."""
     path = store.stage_path("ingest", "table.parquet")
     if not path.exists():
         return None
     import pandas as pd
     import polars as pl
 
-    columns = {column["name"]: column["kind"] for column in Bundle.load(folder).schema["columns"]}
+    bundle = Bundle.load(folder)
+    listed, read = (*bundle.schema["columns"], *bundle.schema["others"]), {column["name"] for column in bundle.schema["columns"]}
+    columns = {column["name"]: column["kind"] for column in listed if column["name"] in {*read, *bundle.cost_columns}}
     table = pl.read_parquet(path, columns=list(columns), n_rows=EXAMPLES)
     days = [pl.from_epoch(pl.col(name).cast(pl.Int64), time_unit="d").cast(pl.String) for name, kind in columns.items() if kind == "date"]
     return pd.DataFrame(table.with_columns(days).to_dict(as_series=False))

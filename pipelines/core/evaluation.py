@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.core import metrics, representation, utility
+from pipelines.core import metrics, reliability, representation, utility
 from pipelines.core.bounds import Interval, mean_interval
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Scored:
 class Cases:
     """Rows to judge on: labels, groups, weights `(n,)` and utilities `U`, `(K, A)` or `(n, K, A)`.
 
-    One row can obtain a utility from `worst` to `best`, and two actions differ on it by at most `reach`: the range of all rows, not of these.
+    One row can obtain a utility from `worst` to `best`, and two actions differ on it by at most `reach`: ranges of all rows, not of these.
     """
 
     labels: Ints
@@ -150,18 +150,10 @@ def summary(
 ) -> dict[str, Any]:
     """All figures of one model on n rows as plain types, each mean with its interval; the confusion counts rows, without weights."""
     labels = cases.labels
-    forecast, outcome = metrics.forecast_and_outcome(scored.probability, labels)
     taken = scored.actions >= 0
     confusion = metrics.confusion_by_action(labels[taken], scored.actions[taken], len(classes), len(actions))
-    area = metrics.auc_interval(
-        scored.probability,
-        labels,
-        groups=cases.groups,
-        weights=cases.unequal,
-        confidence=display.confidence,
-        resamples=display.resamples,
-        seed=display.seed,
-    )
+    drawn: dict[str, Any] = {"weights": cases.unequal, **asdict(display)}
+    groups = cases.groups if np.unique(cases.groups).size < labels.size else None
     regret = utility.regret_of(rows.utility, labels, cases.U)
     hit = (np.nan_to_num(rows.neighbours, nan=-1.0).argmax(axis=1) == labels).astype(np.float64)
     return {
@@ -170,8 +162,8 @@ def summary(
         "regret": asdict(regret_interval(regret, cases, display)),
         "log_loss": asdict(seen_interval(rows.log_loss, cases, display)),
         "brier": asdict(seen_interval(rows.brier, cases, display)),
-        "auc": asdict(area),
-        "calibration": asdict(metrics.calibration_error(forecast, outcome, weights=cases.unequal, seed=display.seed)),
+        "auc": asdict(metrics.auc_interval(scored.probability, labels, groups=groups, **drawn)),
+        "calibration": reliability.summary(scored.probability, labels, groups=cases.groups, **drawn),
         "confusion": {name: dict(zip(actions, map(int, row), strict=True)) for name, row in zip(classes, confusion, strict=True)},
         "v_information": asdict(seen_interval(rows.bits, cases, display)),
         "knn": {

@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipelines.core import gate
-from pipelines.core.gate import ERROR, FAIL, GUARDS, INSUFFICIENT, PASS, Criterion, Evidence, Results, Settings, conclude, judge
+from pipelines.core.gate import (
+    ERROR,
+    FAIL,
+    GUARDS,
+    INSUFFICIENT,
+    PASS,
+    Constraint,
+    Criterion,
+    Evidence,
+    Results,
+    Settings,
+    conclude,
+    judge,
+)
 
 SETTINGS = Settings(alpha=0.05, margin=0.10, material={"log_loss": 0.01, "brier": 0.005, "v_information": 0.02})
 COLUMNS = ("utility", "log_loss", "brier", "v_information")
@@ -211,6 +224,93 @@ def test_the_order_of_rows_does_not_matter(seed: int) -> None:
     assert [item.low for item in first.criteria] == pytest.approx([item.low for item in second.criteria], abs=1e-9)
 
 
+def weighted(evidence: Evidence, seed: int = 0) -> Evidence:
+    """The same rows, one in ten of which stands for twenty."""
+    rng = np.random.default_rng(10_000 + seed)
+    return replace(evidence, weights=np.where(rng.random(evidence.labels.size) < 0.1, 20.0, 1.0))
+
+
+def test_weights_count_in_the_estimates_and_reasons_name_the_effective_rows() -> None:
+    evidence = weighted(good(150))
+    verdict = judge(evidence, SETTINGS)
+    utility, weights = by_name(verdict)["utility"], evidence.weights
+    assert evidence.challenger.utility is not None and evidence.champion.utility is not None and weights is not None
+    assert utility.estimate == pytest.approx(np.average(evidence.challenger.utility - evidence.champion.utility, weights=weights))
+    effective = weights.sum() ** 2 / (weights**2).sum()
+    assert f"On 150 rows (effective {effective:.1f}) the challenger's utility" in utility.reason
+    assert f"(effective {effective:.1f})" in by_name(verdict)["log_loss"].reason
+    assert "effective" not in " ".join(judge(good(150), SETTINGS).reasons)
+
+
+def even(n: int, seed: int) -> Evidence:
+    """Two models whose utilities differ evenly by up to 1 per row, none of them better."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    ours, theirs = (Results(values, *(np.zeros(n) for _ in GUARDS)) for values in (rng.uniform(-1, 1, n), np.zeros(n)))
+    return Evidence(ours, theirs, labels, ("no", "yes"), 1.0, None, 1.0)
+
+
+def test_the_weighted_rows_named_are_more_and_let_an_equally_good_challenger_pass_four_times_in_five() -> None:
+    plain, heavy = (by_name(judge(evidence, SETTINGS))["utility"] for evidence in (even(60, 0), weighted(even(60, 0))))
+    assert plain.rows_needed is not None and heavy.rows_needed is not None
+    assert heavy.rows_needed > 2 * plain.rows_needed
+    for rows, weigh in ((plain.rows_needed, lambda evidence, seed: evidence), (heavy.rows_needed, weighted)):
+        passed = sum(by_name(judge(weigh(even(rows, seed), seed), SETTINGS))["utility"].verdict == PASS for seed in range(1, 201))
+        assert stats.binomtest(passed, 200, 0.75, alternative="less").pvalue > 0.01, passed
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_equal_weights_are_no_weights(scale: float) -> None:
+    evidence = good(400)
+    same = judge(replace(evidence, weights=np.full(400, scale)), SETTINGS)
+    for one, other in zip(judge(evidence, SETTINGS).criteria, same.criteria, strict=True):
+        assert one.verdict == other.verdict
+        for name, close in (("estimate", 1e-12), ("low", 1e-12), ("high", 1e-12), ("rows_needed", 20)):
+            found = getattr(one, name)
+            assert getattr(other, name) == (None if found is None else pytest.approx(found, abs=close))
+
+
+def test_a_weighted_loss_of_one_margin_passes_at_most_one_time_in_twenty() -> None:
+    """As below, where one row in five stands for ten."""
+    rng, draws, gain, n = np.random.default_rng(3), 600, 0.5, 1000
+    generous = replace(SETTINGS, margin=0.4)
+    positive, difference = rare(rng, n, draws, 0.4 * gain)
+    weights = np.where(rng.random((draws, n)) < 0.2, 10.0, 1.0)
+    passed = sum(verdict_of(positive[r], difference[r], gain, generous, weights=weights[r]) == PASS for r in range(draws))
+    assert stats.binomtest(passed, draws, 0.05, alternative="greater").pvalue > 0.01, passed
+
+
+def kept(kind: str, level: float, hits: int, rows: int, seed: int = 0) -> Evidence:
+    values = np.random.default_rng(seed).permutation(np.where(np.arange(rows) < hits, 1.0, 0.0))
+    return replace(good(), constraints=(Constraint(kind, "yes", level, values, np.arange(rows)),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "hits", "found"),
+    [("requirement", 0.95, 160, FAIL), ("requirement", 0.95, 188, PASS), ("limit", 0.2, 60, FAIL), ("limit", 0.2, 42, PASS)],
+)
+def test_a_limit_or_requirement_fails_where_the_holdout_clearly_shows_it(kind: str, level: float, hits: int, found: str) -> None:
+    verdict = judge(kept(kind, level, hits, 200), SETTINGS)
+    criterion = by_name(verdict)[kind]
+    assert (criterion.verdict, criterion.subject, criterion.estimate, criterion.margin) == (found, "yes", hits / 200, level)
+    assert [item.criterion for item in verdict.criteria if item.verdict != PASS] == ([kind] if found == FAIL else [])
+    assert f"{hits / 200:.3f}" in criterion.reason and "yes" in criterion.reason
+
+
+@pytest.mark.parametrize("kind", ["limit", "requirement"])
+def test_what_is_just_kept_fails_at_most_one_time_in_twenty(kind: str) -> None:
+    rng, draws, rows, level = np.random.default_rng(0), 400, 150, 0.9
+    hits = rng.binomial(rows, level, draws)
+    failed = sum(by_name(judge(kept(kind, level, int(hits[r]), rows), SETTINGS))[kind].verdict == FAIL for r in range(draws))
+    assert stats.binomtest(failed, draws, 0.05, alternative="greater").pvalue > 0.01, failed
+
+
+def test_a_constraint_without_its_numbers_is_an_error_and_without_rows_too_little_data() -> None:
+    for values, expected in ((None, ERROR), (np.array([1.0, math.nan]), ERROR), (np.zeros(0), INSUFFICIENT)):
+        verdict = judge(replace(good(), constraints=(Constraint("requirement", "yes", 0.9, values, None),)), SETTINGS)
+        assert [(item.criterion, item.verdict) for item in verdict.criteria if item.verdict != PASS] == [("requirement", expected)]
+
+
 def test_holm_agrees_with_scipy_style_by_hand() -> None:
     assert gate.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": 0.03, "c": 0.06, "b": 0.06}
     assert gate.holm({}) == {}
@@ -251,13 +351,19 @@ def test_no_difference_fails_at_most_one_time_in_ten(n: int) -> None:
 
 
 def verdict_of(
-    positive: np.ndarray, difference: np.ndarray, gain: float, chosen: Settings, guards: dict[str, np.ndarray] | None = None
+    positive: np.ndarray,
+    difference: np.ndarray,
+    gain: float,
+    chosen: Settings,
+    guards: dict[str, np.ndarray] | None = None,
+    weights: np.ndarray | None = None,
 ) -> str:
     zero = np.zeros(difference.size)
     ours = Results(difference, *((guards or {}).get(name, zero) for name in GUARDS))
     labels = positive.astype(np.int64)
     labels[:2] = (0, 1)
-    return judge(Evidence(ours, Results(zero, zero, zero, zero), labels, ("no", "yes"), 20.0, None, gain), chosen).verdict
+    evidence = Evidence(ours, Results(zero, zero, zero, zero), labels, ("no", "yes"), 20.0, None, gain, weights=weights)
+    return judge(evidence, chosen).verdict
 
 
 def first(n: int = 400) -> Evidence:

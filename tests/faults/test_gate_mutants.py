@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipelines.core import evaluation, gate, policy
+from pipelines.core import evaluation, gate, policy, utility
 from pipelines.core.evaluation import Cases, Scored
 from pipelines.core.gate import Evidence, Results, Settings
 
@@ -65,30 +65,43 @@ def unchanged(p: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> tuple[n
     return p, z
 
 
-def verdict(n: int, mutant: Mutant, seed: int = 0) -> gate.Verdict:
+def cases_of(labels: np.ndarray, kind: str) -> Cases:
+    """One matrix and weights of one; or weights from 1 to 9; or what a row costs from 2 to 18, where it is missed."""
+    n, rng = labels.size, np.random.default_rng(7)
+    weights = rng.integers(1, 10, n).astype(float) if kind == "weighted" else np.ones(n)
+    if kind != "by row":
+        return Cases(labels, np.arange(n), weights, U, -10.0, 0.0, 10.0)
+    each = np.broadcast_to(U, (n, 2, 2)) * np.where([[False, False], [True, False]], rng.uniform(0.2, 1.8, n)[:, None, None], 1.0)
+    return Cases(labels, np.arange(n), weights, each, -18.0, 0.0, 18.0)
+
+
+def verdict(n: int, mutant: Mutant, seed: int = 0, kind: str = "plain") -> gate.Verdict:
     labels, p, z = world(n, seed)
-    calib = np.arange(n) < n // 3
-    actions = policy.analytic_actions(p, U)
-    gain = U[labels, actions][calib].mean() - U[labels[calib]].mean(axis=0).max()
-    ours = results(*mutant(p, z, np.random.default_rng(seed + 1)), labels, calib)
-    theirs = results(p, z, labels, calib)
-    return gate.judge(Evidence(ours, theirs, labels[~calib], ("no", "yes"), 10.0, None, float(gain)), SETTINGS)
+    calib, cases = np.arange(n) < n // 3, cases_of(labels, kind)
+    fit = cases.take(calib)
+    obtained = evaluation.utility_rows(policy.analytic_actions(p[calib], fit.U), fit.labels, fit.U)
+    gain = np.average(obtained, weights=fit.weights) - utility.trivial(fit.labels, fit.U, fit.weights).max()
+    ours = results(*mutant(p, z, np.random.default_rng(seed + 1)), cases, calib)
+    theirs = results(p, z, cases, calib)
+    held = cases.take(~calib)
+    evidence = Evidence(ours, theirs, held.labels, ("no", "yes"), held.reach, None, float(gain), weights=held.unequal)
+    return gate.judge(evidence, SETTINGS)
 
 
-def results(p: np.ndarray, z: np.ndarray, labels: np.ndarray, calib: np.ndarray) -> Results:
+def results(p: np.ndarray, z: np.ndarray, cases: Cases, calib: np.ndarray) -> Results:
     usable = np.isfinite(p).all(axis=1)
     actions = np.full(len(p), -1)
-    actions[usable] = policy.analytic_actions(p[usable], U)
-    held, n = ~calib, len(labels)
-    cases = Cases(labels, np.arange(n), np.ones(n), U, -10.0, 0.0, 10.0)
+    actions[usable] = policy.analytic_actions(p[usable], utility.take(cases.U, usable))
+    held = ~calib
     rows = evaluation.row_results(Scored(p, actions, z).take(held), cases.take(held), z[calib], cases.take(calib), neighbours=15)
     return Results(rows.utility, rows.log_loss, rows.brier, rows.bits)
 
 
+@pytest.mark.parametrize("kind", ["plain", "weighted", "by row"])
 @pytest.mark.parametrize("n", [150, 3000])
 @pytest.mark.parametrize("mutant", [shuffled, negated, constant, overconfident, noise_embedding, one_nan, nan_embedding])
-def test_a_mutant_never_passes(mutant: Mutant, n: int) -> None:
-    assert verdict(n, mutant).verdict != gate.PASS
+def test_a_mutant_never_passes(mutant: Mutant, n: int, kind: str) -> None:
+    assert verdict(n, mutant, kind=kind).verdict != gate.PASS
 
 
 @pytest.mark.parametrize(
@@ -99,8 +112,9 @@ def test_a_mutant_never_passes(mutant: Mutant, n: int) -> None:
         (one_nan, {"utility": gate.ERROR, "log_loss": gate.ERROR, "brier": gate.ERROR}),
     ],
 )
-def test_the_verdict_names_what_was_made_worse_and_nothing_else(mutant: Mutant, blamed: dict[str, str]) -> None:
-    found = {item.criterion: item.verdict for item in verdict(3000, mutant).criteria if item.verdict != gate.PASS}
+@pytest.mark.parametrize("kind", ["plain", "weighted", "by row"])
+def test_the_verdict_names_what_was_made_worse_and_nothing_else(mutant: Mutant, blamed: dict[str, str], kind: str) -> None:
+    found = {item.criterion: item.verdict for item in verdict(3000, mutant, kind=kind).criteria if item.verdict != gate.PASS}
     assert found == blamed
 
 
@@ -110,5 +124,6 @@ def test_swapped_classes_are_not_a_matter_of_names() -> None:
     assert found["v_information"] == gate.PASS  # the embedding knows as much as before
 
 
-def test_the_model_itself_would_pass() -> None:
-    assert verdict(3000, unchanged).verdict == gate.PASS
+@pytest.mark.parametrize("kind", ["plain", "weighted", "by row"])
+def test_the_model_itself_would_pass(kind: str) -> None:
+    assert verdict(3000, unchanged, kind=kind).verdict == gate.PASS

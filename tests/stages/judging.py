@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipelines import bundle
 
 DIGESTS = ("bundle_sha256", "weights_sha256", "policy_sha256")
@@ -31,6 +33,19 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
+
+
+def redone(folder: Path, **changes: Any) -> None:
+    """Change keys of a bundle's policy, and give it the manifest of what it is now."""
+    edit(folder / "policy.json", lambda policy: policy.update(changes))
+    bundle.write_manifest(folder)
+
+
+def params(workspace: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the workspace's params.yaml in place."""
+    values = yaml.safe_load((workspace / "params.yaml").read_text())
+    change(values)
+    (workspace / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def other_policy(folder: Path) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import yaml
 from sklearn import metrics as reference
 
-from pipelines import champion, contest, evaluate, store
+from pipelines import champion, contest, evaluate, gate, store
 from pipelines.bundle import Bundle
 from pipelines.errors import ExpostError
-from tests.stages.judging import crown, edit, other_policy
+from tests.stages.judging import crown, edit, other_policy, params, redone
 
 U = np.array([[0.0, -1.0], [-5.0, 0.0]])
 
@@ -85,9 +84,7 @@ def test_an_identical_champion_is_recognised_by_its_digests(copy: Path) -> None:
 
 def test_both_are_judged_under_the_utility_now_in_params(copy: Path) -> None:
     crown(copy, copy / "data/package/bundle", other_policy)
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    params["utility"]["matrix"]["good"]["stop"] = -10
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    params(copy, lambda values: values["utility"]["matrix"]["good"].update(stop=-10))
     rows, evaluation = run()
     for model in ("challenger", "champion"):
         needless = rows.filter((pl.col("label") == "good") & (pl.col(f"{model}_action") == "stop"))
@@ -185,6 +182,152 @@ def test_a_champion_that_the_table_no_longer_fits_is_a_reason_not_a_crash(copy: 
     assert evaluation["champion"] is None
     assert set(evaluation["unavailable"]) == set(evaluate.CRITERIA)
     assert "ugly" in evaluation["unavailable"]["utility"] or "gone" in evaluation["unavailable"]["utility"]
+
+
+@pytest.mark.parametrize("how", ["network", "digest"])
+def test_a_champion_that_is_broken_is_an_error_and_not_a_lack_of_data(copy: Path, how: str) -> None:
+    crown(copy, copy / "data/package/bundle", lambda folder: (folder / "model.onnx").write_bytes(b"no network"))
+    champion.main()
+    if how == "digest":
+        (copy / "data/champion/bundle/model.onnx").write_bytes(b"another one")
+    evaluate.main()
+    gate.main()
+    evaluation, verdict = (json.loads(Path(f"data/{name}.json").read_text()) for name in ("evaluate/evaluation", "gate/verdict"))
+    assert evaluation["champion"] is None
+    assert verdict["verdict"] == "ERROR"
+    assert verdict["reasons"][0].startswith("The rows cannot be judged: the champion cannot be used: ")
+    assert {"network": "must load in ONNX Runtime", "digest": "SHA-256"}[how] in verdict["reasons"][0]
+    assert verdict["criteria"][-1]["criterion"] == "validity"
+
+
+BY_ROW = [[0.0, -1.0], ["-heavy", 0.0]]
+
+
+def by_row(copy: Path) -> None:
+    """What a miss costs stands in each row's column `heavy`."""
+    params(copy, lambda values: values["utility"]["matrix"]["bad"].update({"pass": "-heavy"}))
+    redone(copy / "data/package/bundle", matrix=BY_ROW, threshold=None)
+
+
+def test_utilities_that_differ_by_row_are_each_rows_own(copy: Path) -> None:
+    by_row(copy)
+    crown(copy, copy / "data/package/bundle", other_policy)
+    rows, evaluation = run()
+    held = np.load("data/split/parts.npy") == 3
+    cost = pl.read_parquet("data/ingest/table.parquet")["heavy"].to_numpy()
+    bad, p = rows["label"].to_numpy() == "bad", rows["challenger_probability_bad"].to_numpy()
+    stop = p * cost[held] > 1 - p  # Elkan's rule with each row's own cost
+    assert ((rows["challenger_action"] == "stop").to_numpy() == stop).all()
+    worth = np.where(bad, np.where(stop, 0.0, -cost[held]), np.where(stop, -1.0, 0.0))
+    assert rows["challenger_utility"].to_numpy() == pytest.approx(worth)
+    assert evaluation["challenger"]["utility"]["mean"] == pytest.approx(worth.mean())
+    assert evaluation["trivial"]["pass"]["mean"] == pytest.approx(np.where(bad, -cost[held], 0.0).mean())
+    assert evaluation["reach"] == pytest.approx(cost.max())
+    assert evaluation["matrix"] == BY_ROW
+    assert evaluation["redecided"] is None  # the champion's utility is the same
+    calib = np.load("data/split/labels.npy")[np.load("data/split/parts.npy") == 2] == 1
+    always = [np.where(calib, -cost[np.load("data/split/parts.npy") == 2], 0.0).mean(), np.where(calib, 0.0, -1.0).mean()]
+    assert evaluation["best_trivial"] == ("pass", "stop")[int(np.argmax(always))]
+    curves = json.loads(Path("data/evaluate/curves.json").read_text())
+    assert curves["challenger"]["utility_curve"] is None
+    assert sum(curves["challenger"]["utility_rows"]) == held.sum()
+    gate.main()
+    assert json.loads(Path("data/gate/verdict.json").read_text())["verdict"] != "ERROR"
+
+
+def test_a_champion_of_one_matrix_is_redecided_with_each_rows_own_costs(copy: Path) -> None:
+    crown(copy, copy / "data/package/bundle", other_policy)
+    by_row(copy)
+    rows, evaluation = run()
+    held = np.load("data/split/parts.npy") == 3
+    cost, bad = pl.read_parquet("data/ingest/table.parquet")["heavy"].to_numpy()[held], rows["label"].to_numpy() == "bad"
+    p, acted = rows["champion_probability_bad"].to_numpy(), (rows["champion_action"] == "stop").to_numpy()
+    stop = p * cost > 1 - p
+    assert (acted == (np.log(p / (1 - p)) > np.log(1 / 5) - 0.3)).all()  # it reigns with the costs that it was made for
+    assert rows["champion_utility"].to_numpy() == pytest.approx(np.where(bad, np.where(acted, 0.0, -cost), np.where(acted, -1.0, 0.0)))
+    assert evaluation["redecided"]["mean"] == pytest.approx(np.where(bad, np.where(stop, 0.0, -cost), np.where(stop, -1.0, 0.0)).mean())
+
+
+def test_a_champion_whose_costs_the_table_lacks_is_a_reason_not_a_crash(copy: Path) -> None:
+    redone(copy / "data/package/bundle", matrix=[[0.0, -1.0], ["-gone", 0.0]], threshold=None)
+    crown(copy, copy / "data/package/bundle")
+    redone(copy / "data/package/bundle", matrix=[[0.0, -1.0], [-5.0, 0.0]])
+    _, evaluation = run()
+    assert "gone" in evaluation["unavailable"]["utility"]
+    assert evaluation["broken"] == []
+
+
+def test_rows_count_by_their_weights(copy: Path) -> None:
+    weights = np.random.default_rng(0).integers(1, 30, len(np.load("data/split/labels.npy"))).astype(float)
+    np.save("data/split/weights.npy", weights)
+    crown(copy, copy / "data/package/bundle", other_policy)
+    rows, evaluation = run()
+    w = rows["weight"].to_numpy()
+    assert (w == weights[np.load("data/split/parts.npy") == 3]).all()
+    for name in ("utility", "log_loss", "brier"):
+        assert evaluation["challenger"][name]["mean"] == pytest.approx(np.average(rows[f"challenger_{name}"].to_numpy(), weights=w))
+    y, p = rows["label"].to_numpy() == "bad", rows["challenger_probability_bad"].to_numpy()
+    assert evaluation["challenger"]["auc"]["mean"] == pytest.approx(reference.roc_auc_score(y, p, sample_weight=w))
+    assert evaluation["effective_rows"] == pytest.approx(w.sum() ** 2 / (w**2).sum())
+    calib = np.load("data/split/parts.npy") == 2
+    labels = np.load("data/split/labels.npy")
+    assert evaluation["best_trivial"] == ("pass", "stop")[int(np.average(U[labels[calib]], axis=0, weights=weights[calib]).argmax())]
+    gate.main()
+    verdict = json.loads(Path("data/gate/verdict.json").read_text())
+    utility = verdict["criteria"][0]
+    assert utility["estimate"] == pytest.approx(np.average((rows["challenger_utility"] - rows["champion_utility"]).to_numpy(), weights=w))
+    assert f"(effective {evaluation['effective_rows']:.1f})" in utility["reason"]
+
+
+def test_a_declared_prior_corrects_the_probabilities_and_weights_the_rows_of_both(copy: Path) -> None:
+    _, before = run()
+    crown(copy, copy / "data/package/bundle", other_policy)
+    data = Bundle.load("data/package/bundle").calibrator["reference"]["prior"]
+    params(copy, lambda values: values["utility"].update(prior={"bad": 0.05}))
+    redone(copy / "data/package/bundle", prior={"data": data, "deployment": [0.95, 0.05]})
+    rows, evaluation = run()
+    w, bad = rows["weight"].to_numpy(), rows["label"].to_numpy() == "bad"
+    assert np.average(bad, weights=w) == pytest.approx(0.05)
+    p = rows["challenger_probability_bad"].to_numpy()
+    assert np.average(p, weights=w) < 0.12 < before["prevalence"][1] / before["rows"]["holdout"]
+    assert rows["champion_probability_bad"].to_numpy() == pytest.approx(p)  # the same network, judged under the same shares
+    assert ((rows["challenger_action"] == "stop").to_numpy() == (p > 1 / 6)).all()
+    odds = np.log(p / (1 - p)) - np.log(0.05 / 0.95) + np.log(data[1] / data[0])
+    assert ((rows["champion_action"] == "stop").to_numpy() == (odds > np.log(1 / 5) - 0.3)).all()  # it decides as it reigns
+    assert evaluation["prior"]["deployment"] == {"good": 0.95, "bad": 0.05}
+    assert evaluation["trivial"]["pass"]["mean"] == pytest.approx(-5 * 0.05)
+    assert evaluation["trivial"]["stop"]["mean"] == pytest.approx(-0.95)
+    assert evaluation["best_trivial"] == "pass"
+    assert evaluation["effective_rows"] < evaluation["rows"]["holdout"]
+    assert rows["prior_log_loss"].to_numpy()[bad] == pytest.approx(-np.log(0.05), rel=0.1)
+
+
+def test_limits_and_requirements_are_measured_and_the_gate_reads_them(copy: Path) -> None:
+    crown(copy, copy / "data/package/bundle", other_policy)
+    recall = [{"class": "bad", "at_least": 0.999, "confidence": 0.9}, {"class": "good", "at_least": 0.05, "confidence": 0.9}]
+    params(copy, lambda values: values["utility"].update(limits={"stop": {"at_most": 0.05}}, require={"recall": recall}))
+    rows, evaluation = run()
+    stop, bad = (rows["challenger_action"] == "stop").to_numpy(), (rows["label"] == "bad").to_numpy()
+    (limit,), (strict, lax) = evaluation["limits"], evaluation["requirements"]
+    assert limit["share"]["mean"] == pytest.approx(stop.mean())
+    assert limit["champion"]["mean"] == pytest.approx((rows["champion_action"] == "stop").to_numpy().mean())
+    assert strict["recall"]["mean"] == pytest.approx(stop[bad].mean())
+    assert lax["recall"]["mean"] == pytest.approx((~stop[~bad]).mean())
+    assert (strict["rows"], lax["rows"]) == (bad.sum(), (~bad).sum())
+    assert rows["challenger_right"].to_numpy() == pytest.approx(np.where(bad, stop, ~stop).astype(float))
+    gate.main()
+    verdict = json.loads(Path("data/gate/verdict.json").read_text())
+    found = [(item["criterion"], item["subject"], item["verdict"]) for item in verdict["criteria"] if item["subject"]]
+    assert found == [("limit", "stop", "FAIL"), ("requirement", "bad", "FAIL"), ("requirement", "good", "PASS")]
+    assert verdict["verdict"] == "FAIL"
+
+
+def test_a_trivial_policy_that_a_requirement_forbids_is_no_reference(copy: Path) -> None:
+    _, before = run()
+    other = next(name for name in before["trivial"] if name != before["best_trivial"])
+    required = {"pass": "good", "stop": "bad"}[other]  # always the other action is what gets this class right
+    params(copy, lambda values: values["utility"].update(require={"recall": {"class": required, "at_least": 0.5}}))
+    assert run()[1]["best_trivial"] == other
 
 
 def test_numbers_that_are_none_are_shown_not_hidden(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

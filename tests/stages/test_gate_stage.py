@@ -149,6 +149,26 @@ def test_a_holdout_without_a_positive_is_too_little_data(copy: Path) -> None:
     assert "support" in named(verdict, "INSUFFICIENT_DATA")
 
 
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, 0.0, -1.0])
+def test_a_weight_that_is_none_is_an_error_of_validity(copy: Path, value: float | None) -> None:
+    first = pl.int_range(pl.len()) == 0
+    change_rows(lambda rows: rows.with_columns(pl.when(first).then(pl.lit(value)).otherwise(pl.col("weight")).alias("weight")))
+    assert named(run(), "ERROR") == ["validity"]
+    change_rows(lambda rows: rows.drop("weight"))
+    assert named(run(), "ERROR") == ["validity"]
+
+
+def test_a_missing_reach_is_an_error(copy: Path) -> None:
+    edit(copy / "data/evaluate/evaluation.json", lambda found: found.pop("reach"))
+    assert "validity" in named(run(), "ERROR")
+
+
+def test_a_requirement_without_its_column_is_an_error_of_that_criterion_alone(copy: Path) -> None:
+    required = [{"class": "bad", "at_least": 0.5, "confidence": 0.9}]
+    edit(copy / "data/evaluate/evaluation.json", lambda found: found.update(requirements=required))
+    assert named(run(), "ERROR") == ["requirement"]
+
+
 def test_the_order_of_rows_does_not_matter(copy: Path) -> None:
     first = run()
     change_rows(lambda rows: rows.sample(fraction=1.0, shuffle=True, seed=3))

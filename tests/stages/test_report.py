@@ -49,6 +49,7 @@ def test_all_plots_are_pictures_and_the_card_shows_each(judged: Path) -> None:
         "utility_histogram.png",
         "training.png",
         "gate.png",
+        "policy.png",
     }
     assert all(content.startswith(PNG) and len(content) > 5000 for content in found.values())
     text = (judged / "data/report/card.md").read_text()
@@ -139,6 +140,7 @@ def test_without_two_classes_the_threshold_plots_are_left_out(copy: Path) -> Non
             curves[name].update(utility_curve=None, cost_curve=None)
 
     edit(Path("data/evaluate/curves.json"), three)
+    edit(Path("data/decide/summary.json"), lambda summary: summary.update(thresholds=None))
     report.main()
     assert {path.name for path in Path("data/report").glob("*.png")} == {
         "reliability.png",
