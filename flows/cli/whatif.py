@@ -76,7 +76,8 @@ def _table(found: dict[str, Any]) -> Any:
     axis, points = found["axis"], found["points"]
     with_threshold = any(point["threshold"] is not None for point in points)
     title = f"Utility per case, {found['unit']}, by the {axis['meaning']}; calib, {found['rows']:,} rows, cross-fitted"
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    apart = 2 if len(found["actions"]) <= 3 else 1
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, padding=(0, apart, 0, 0), pad_edge=False)
     shown = [number for number, _ in enumerate(found["actions"])][-1 if len(found["actions"]) == 2 else 0 :]
     heads = [axis["option"].removeprefix("--") if axis["option"].startswith("--") else "cell", *(["threshold"] if with_threshold else [])]
     heads += [f"% {found['actions'][number]}" for number in shown]
