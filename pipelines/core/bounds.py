@@ -174,8 +174,8 @@ def bootstrap_means(
     if rows == 0 or not np.isfinite(values).all() or (heavy is not None and not heavy.any()):
         return [Interval(math.nan, math.nan, math.nan, rows)] * len(values)
     sums = values if heavy is None else np.vstack([values * heavy, heavy])
-    if groups is not None:
-        codes = resample.codes_of(groups)
+    codes = resample.clusters_of(groups, rows)
+    if codes is not None:
         sizes = [np.bincount(codes)] if heavy is None else []
         sums = np.vstack([*(np.bincount(codes, weights=column) for column in sums), *sizes])
     totals = resample.sums(np.ascontiguousarray(sums), resamples, seed)

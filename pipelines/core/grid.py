@@ -57,7 +57,8 @@ def resampled(
     `(b, ...)`. Deterministic under the seed.
     """
     sizes = [int(cell.max()) + 1 for cell in cells]
-    gather = _by_group(cells, sizes, groups, weights) if groups is not None else _by_kind(cells, sizes, weights)
+    codes = resample.clusters_of(groups, cells[0].size)
+    gather = _by_kind(cells, sizes, weights) if codes is None else _by_group(cells, sizes, codes, weights)
 
     def draw(rng: np.random.Generator, size: int) -> Floats:
         return statistic(*gather(rng, size))
@@ -105,8 +106,7 @@ def _by_row(cells: Sequence[Ints], sizes: Sequence[int], weights: Floats | None)
     return gather
 
 
-def _by_group(cells: Sequence[Ints], sizes: Sequence[int], groups: ArrayLike, weights: Floats | None) -> Gather:
-    codes = resample.codes_of(groups)
+def _by_group(cells: Sequence[Ints], sizes: Sequence[int], codes: Ints, weights: Floats | None) -> Gather:
     units = int(codes.max()) + 1
 
     def gather(rng: np.random.Generator, size: int) -> list[Floats]:

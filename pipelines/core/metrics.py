@@ -80,12 +80,12 @@ def auc_interval(
     cells = [grid.cells_of(probability[:, k]) for k in one]
     coded = [2 * cell + (labels == k) for k, cell in zip(one, cells, strict=True)]
     row = np.ones(labels.size) if heavy is None else heavy
-    observed = float(_mean_auc(*(np.bincount(code, weights=row)[None].astype(np.float64) for code in coded))[0])
-    draws = grid.resampled(_mean_auc, coded, groups=groups, weights=heavy, resamples=resamples, seed=seed)
+    observed = float(grid_auc(*(np.bincount(code, weights=row)[None].astype(np.float64) for code in coded))[0])
+    draws = grid.resampled(grid_auc, coded, groups=groups, weights=heavy, resamples=resamples, seed=seed)
     return percentile_interval(estimate, draws + (estimate - observed), confidence, labels.size)
 
 
-def _mean_auc(*drawn: Floats) -> Floats:
+def grid_auc(*drawn: Floats) -> Floats:
     """Mean AUC `(b,)` over classes of weights `(b, 2 * cells)`: of the negatives and of the positives of each cell in turn."""
     found = []
     for weights in drawn:

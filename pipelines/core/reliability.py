@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,12 @@ def summary(
     probability, labels, codes = probability[kept], labels[kept], resample.codes_of(np.asarray(groups)[kept])
     heavy = None if heavy is None or np.ptp(heavy[kept]) == 0 else heavy[kept]
     judged = recalibration.check(probability, labels, codes, weights=heavy, confidence=confidence)
-    independent = codes.max() + 1 == labels.size
-    options: dict[str, Any] = {"groups": None if independent else codes, "weights": heavy, "confidence": confidence}
+    options: dict[str, Any] = {"groups": codes, "weights": heavy, "confidence": confidence}
     options |= {"resamples": resamples, "seed": seed}
     intercept = {"mean": judged.intercept, "low": judged.intercept_low, "high": judged.intercept_high}
     found = {
         **_scores(probability, labels, **options),
-        **_errors(*metrics.forecast_and_outcome(probability, labels), **options),
+        **calibration_errors(*metrics.forecast_and_outcome(probability, labels), **options),
         "slope": {"mean": judged.slope, "low": judged.slope_low, "high": judged.slope_high},
         "intercept": intercept if probability.shape[1] == 2 else None,
         "shift_p_value": judged.shift_p_value,
@@ -135,7 +135,7 @@ def _scores(probability: Floats, labels: Ints, *, seed: int, **options: Any) -> 
     return {name: intervals[3 * i] | {"calibration": parts[3 * i + 1], "refinement": parts[3 * i + 2]} for i, name in enumerate(rows)}
 
 
-def _errors(
+def calibration_errors(
     forecast: Floats, outcome: NDArray[np.bool_], *, confidence: float, seed: int, weights: Floats | None, **options: Any
 ) -> dict[str, Any]:
     """ECE and smECE with intervals from the same draws."""
@@ -143,7 +143,8 @@ def _errors(
     row = np.ones(forecast.size) if weights is None else weights
     residual = row[None] @ smooth.mesh_matrix(forecast, outcome - forecast)
     smoothed = float(smooth.smooth_error(residual, row.sum(keepdims=True))[0])
-    drawn = _error_draws(forecast, outcome, weights=weights, seed=seed, **options)
+    cells, statistic = error_cells(forecast, outcome, weights)
+    drawn = grid.resampled(statistic, [cells], weights=weights, seed=seed, **options)
     null = {"null_median": binned.null_median, "null_high": binned.null_high, "debiased": binned.debiased_l2, "bins": binned.bins}
     return {
         "ece": error_interval(binned.ece, drawn[:, 0], drawn[:, 1], confidence) | null,
@@ -162,12 +163,11 @@ def error_interval(estimate: float, draws: Floats, noise: Floats, confidence: fl
     return {"mean": estimate, "low": 0.0 if explained else float(np.clip(low, 0, estimate)), "high": float(min(max(high, estimate), 1.0))}
 
 
-def _error_draws(
-    forecast: Floats, outcome: NDArray[np.bool_], *, groups: ArrayLike | None, weights: Floats | None, resamples: int, seed: int
-) -> Floats:
-    """Resampled ECE, in the bins of all rows, and smECE, each as it is and around no error: `(resamples, 4)`.
+def error_cells(forecast: Floats, outcome: NDArray[np.bool_], weights: Floats | None = None) -> tuple[Ints, Callable[[Floats], Floats]]:
+    """Cells `(n,)` of forecast, bin and outcome, and the statistic of their weights `(b, cells)`: ECE, in the bins of all rows, and smECE.
 
-    Around no error: residuals less those of all rows, which leaves the noise of this many rows with their groups and weights.
+    It gives `(b, 4)`: ECE, ECE around no error, smECE, smECE around no error. Around no error: residuals less those of all rows, which
+    leaves the noise of this many rows with their groups and weights. In a cell every forecast counts as the cell's mean.
     """
     bins = metrics.equal_mass_bins(forecast, weights=weights)
     cells = grid.cells_of(forecast, bins, outcome.astype(np.int64))
@@ -184,7 +184,7 @@ def _error_draws(
         binned = np.abs(both @ to_bin).sum(axis=1) / twice
         return np.concatenate([binned, smooth.smooth_error(both @ to_mesh, twice)]).reshape(4, -1).T
 
-    return grid.resampled(statistic, [cells], groups=groups, weights=weights, resamples=resamples, seed=seed)
+    return cells, statistic
 
 
 def _folds(labels: Ints, codes: Ints, seed: int) -> Ints:

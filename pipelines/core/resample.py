@@ -23,6 +23,12 @@ def codes_of(groups: ArrayLike) -> Ints:
     return np.asarray(np.unique(np.asarray(groups), return_inverse=True)[1], dtype=np.int64).ravel()
 
 
+def clusters_of(groups: ArrayLike | None, rows: int) -> Ints | None:
+    """`codes_of` the groups; None where there are none, or where every row is its own."""
+    codes = None if groups is None else codes_of(groups)
+    return None if codes is None or int(codes.max(initial=-1)) + 1 == rows else codes
+
+
 def chunks(draw: Callable[[np.random.Generator, int], Floats], resamples: int, seed: int, *, units: int) -> Floats:
     """Values `(resamples, ...)` of `draw(generator, size)`, which returns `(size, ...)`, chunk by chunk, in threads where `units` are many."""
     sizes = [min(CHUNK, resamples - start) for start in range(0, resamples, CHUNK)]
