@@ -290,6 +290,7 @@ def shift(p: Floats, reference: dict[str, Any], true: Floats) -> dict[str, Any]:
         "histogram_estimate": found.histogram.tolist(),
         "p_value_of_fit": found.fit,
         "p_value_of_agreement": found.agreement,
+        "doubts": priorshift.doubts(found, CLASSES),
         "unexplained": unexplained(batch / batch.sum(), shares),
     }
 

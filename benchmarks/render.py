@@ -105,7 +105,44 @@ def _shift(scoring: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"speed": speed, "peers": peers, "savings": savings, "kdd99": kdd99}
+def threshold(result: dict[str, Any]) -> str:
+    """Seconds of each method by rows; the bounds stand beside the figures that they bind."""
+    by = {(entry["rows"], entry["method"]): entry for entry in result["results"]}
+    counts, methods = sorted({rows for rows, _ in by}), list(dict.fromkeys(entry["method"] for entry in result["results"]))
+    lines = ["| best cut-off of | " + " | ".join(methods) + " | utility above scikit-learn's |", "|---" * (len(methods) + 2) + "|"]
+    above = list(result["figures"]["utility above scikit-learn"].values())
+    for place, rows in enumerate(counts):
+        own, cells = by[rows, methods[0]], []
+        for method in methods:
+            entry = by.get((rows, method))
+            faster = "" if entry is None or entry is own else f" ({entry['seconds'] / own['seconds']:.0f} times)"
+            cells.append("not run" if entry is None else f"{entry['seconds']:.2g} s{faster}")
+        cells[0] += f", {own['peak_mb']:.0f} MB" if rows == counts[-1] else ""
+        lines.append(f"| {rows:,} rows | " + " | ".join(cells) + (f" | {above[place]:+.5f} |" if place < len(above) else " | |"))
+    bounds = result["bounds"]
+    limits = [f"{bounds['seconds at 1e7']:g} s and {bounds['MB at 1e7']:g} MB for the most rows"]
+    lines.append(
+        f"| bound | {limits[0]} | " + f"{bounds['times faster at 1e5']} times at the fewest rows | " * (len(methods) - 1) + "at least 0 |"
+    )
+    return "\n".join(lines) + "\n"
+
+
+def intervals(result: dict[str, Any]) -> str:
+    """Seconds of each interval, and how far the cells of the score are from the rows."""
+    lines = [
+        f"| {result['resamples']:,} resamples of {result['rows']:,} rows | estimate, 95 % interval | time | bound |",
+        "|---|---|---|---|",
+    ]
+    for name, entry in result["figures"].items():
+        bound = f"{result['bound_of_a_mean']:g} s" if name.startswith("mean of") else "shown apart"
+        shown = f"{entry['mean']:.5f} ({entry['low']:.5f} to {entry['high']:.5f})"
+        lines.append(f"| {name} | {shown} | {entry['seconds']:.1f} s | {bound} |")
+    lines += ["", "| cells of the score instead of rows | largest error | width of the interval |", "|---|---|---|"]
+    lines += [f"| {name} | {entry['largest']:.1e} | {entry['width']:.1e} |" for name, entry in result["approximation"].items()]
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {"speed": speed, "peers": peers, "savings": savings, "kdd99": kdd99, "threshold": threshold, "intervals": intervals}
 
 
 if __name__ == "__main__":
