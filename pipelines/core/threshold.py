@@ -15,6 +15,8 @@ from pipelines.core.utility import of_class, scale
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+MANY, BUCKETS = 20_000, 4096
+
 
 @dataclass(frozen=True)
 class Cutoff:
@@ -32,42 +34,64 @@ class Cutoff:
 def best_cutoff(score: Any, gain: Any, *, prefer: float = 0.0, weights: Any = None, low: float = -np.inf, high: float = np.inf) -> Cutoff:
     """Find the cut-off of `score` `(n,)` with the highest total `gain` `(n,)`, what acting on a row is worth against not acting.
 
-    O(n log n). Equal scores are never split. The cut-off stands midway between neighbouring scores, beyond the extremes at
-    -inf or +inf; where several are equally good (to 1e-12 of the sum of absolute gains), the one nearest to `prefer`, and
-    `prefer` itself where it is one of them. Rows count by `weights` `(n,)`; only cut-offs from `low` to `high`, both included, are looked at.
+    O(n log n), and of many rows only those are sorted among which the optimum may lie. Equal scores are never split. The cut-off stands
+    midway between neighbouring scores, beyond the extremes at -inf or +inf; where several are equally good (to 1e-12 of the sum of absolute
+    gains), the one nearest to `prefer`, and `prefer` itself where it is one of them. Rows count by `weights` `(n,)`; only cut-offs from
+    `low` to `high`, both included, are looked at.
     """
     s, g = np.asarray(score, dtype=np.float64), np.asarray(gain, dtype=np.float64)
     if s.size == 0:
         return Cutoff(float(np.clip(prefer, low, high)), 0.0, -np.inf, np.inf)
-    order = np.argsort(s)
     total = float(s.size)
     if weights is not None:
         w = np.asarray(weights, dtype=np.float64)
         g, total = g * w, float(w.sum())
-    return _best(s[order], g[order], total, prefer, (low, high))
+    fuzz = 1e-12 * float(np.linalg.norm(g, 1))
+    if s.size >= MANY and low == -np.inf and high == np.inf:
+        s, g = _contenders(s, g, fuzz)
+    order = np.argsort(s)
+    found = _best(s[order], g[order], prefer=prefer, within=(low, high), fuzz=fuzz)
+    return Cutoff(found.cutoff, found.gain / total, found.low, found.high)
 
 
-def _best(s: Float, g: Float, total: float, prefer: float, within: tuple[float, float]) -> Cutoff:
-    """The best cut-off of scores in ascending order; `g` are gains times weights, `total` the sum of the weights."""
+def _contenders(s: Float, g: Float, fuzz: float) -> tuple[Float, Float]:
+    """The rows among which a best cut-off lies, and one row in the place of each run of others: branch and bound over buckets of scores.
+
+    No cut-off within a bucket gains more than acting on all rows above it and on those of its own rows that gain.
+    """
+    least, most = float(s.min()), float(s.max())
+    if not np.isfinite(most - least) or most <= least:
+        return s, g
+    width = (most - least) / BUCKETS
+    bucket = np.minimum(((s - least) / width).astype(np.intp), BUCKETS - 1)
+    total, gains = np.bincount(bucket, g, BUCKETS), np.bincount(bucket, np.maximum(g, 0.0), BUCKETS)
+    above = np.append(np.cumsum(total[::-1])[::-1], 0.0)
+    kept = above[1:] + gains >= above.max() - 10 * fuzz
+    inside = np.flatnonzero(kept[bucket])
+    first = np.flatnonzero(~kept & np.append(True, kept[:-1]))  # of each run of buckets that are left out
+    others = np.add.reduceat(np.where(kept, 0.0, total), first) if first.size else np.zeros(0)
+    return np.concatenate([s[inside], least + (first + 0.5) * width]), np.concatenate([g[inside], others])
+
+
+def _best(s: Float, g: Float, *, prefer: float, within: tuple[float, float], fuzz: float) -> Cutoff:
+    """The best cut-off of scores in ascending order and its total gain; gains that differ by `fuzz` are equal."""
     lowest, highest = within
     last_of_tie = np.append(s[1:] != s[:-1], True)
     edges = np.concatenate([[-np.inf], s[last_of_tie], [np.inf]])
     above = np.concatenate([[0.0], np.cumsum(g)[last_of_tie]])
-    above = above[-1] - above
+    np.subtract(above[-1], above, out=above)
     above[-1] = 0.0
     first, last = 0, above.size
     if lowest > -np.inf or highest < np.inf:
         first = min(max(int(np.searchsorted(edges, lowest, side="right")) - 1, 0), above.size - 1)
         last = max(int(np.searchsorted(edges[:-1], highest, side="right")), first + 1)
     allowed = above[first:last]
-    top = first + np.flatnonzero(allowed >= allowed.max() - 1e-12 * np.abs(g).sum())
+    top = first + np.flatnonzero(allowed >= allowed.max() - fuzz)
     low, high = np.maximum(edges[top], lowest), np.minimum(edges[top + 1], np.nextafter(highest, np.inf))
     distance = np.maximum(np.maximum(low - prefer, prefer - high), 0.0)
     distance[(prefer >= high)] = np.maximum(distance[(prefer >= high)], np.finfo(float).tiny)
     best = int(distance.argmin())
-    return Cutoff(
-        _between(low[best], high[best], prefer), float(above[top[best]]) / total, float(edges[top[best]]), float(edges[top[best] + 1])
-    )
+    return Cutoff(_between(low[best], high[best], prefer), float(above[top[best]]), float(edges[top[best]]), float(edges[top[best] + 1]))
 
 
 def _between(low: float, high: float, prefer: float) -> float:
@@ -129,11 +153,11 @@ def bootstrap_cutoffs(sample: Sample, *, resamples: int, seed: int, low: float =
     order = np.argsort(score)
     codes = np.unique(sample.groups, return_inverse=True)[1][order]
     gain = ((advantage * np.sign(advantage[1]))[sample.labels] * sample.weights)[order]
-    score, units, rng = score[order], int(codes.max()) + 1, np.random.default_rng(seed)
+    score, units, rng, fuzz = score[order], int(codes.max()) + 1, np.random.default_rng(seed), 1e-12 * float(np.abs(gain).sum())
     found = []
     for _ in range(resamples):
         drawn = np.bincount(rng.integers(units, size=units), minlength=units)[codes]
-        found.append(_best(score, gain * drawn, 1.0, 0.0, (low, high)).cutoff)
+        found.append(_best(score, gain * drawn, prefer=0.0, within=(low, high), fuzz=fuzz).cutoff)
     return np.array(found)
 
 
@@ -155,4 +179,4 @@ def prices_of(cutoff: float) -> Float:
 
 def log_odds(probability: Float) -> Float:
     """Log-odds `(n,)` of the second of two classes."""
-    return np.asarray(np.log(probability[:, 1]) - np.log(probability[:, 0]))
+    return np.asarray(np.log(probability[:, 1] / probability[:, 0]))

@@ -49,6 +49,21 @@ def test_brute_force_finds_nothing_better_under_weights_and_within_an_interval(r
     assert found.gain * weights.sum() == pytest.approx(best, abs=1e-9)
 
 
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 300), distinct=st.sampled_from([3, 40, 10**6]), flat=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_leaving_out_rows_that_cannot_hold_the_optimum_changes_nothing(seed, n, distinct, flat):
+    rng = np.random.default_rng(seed)
+    score = np.round(rng.normal(size=n) * distinct) / distinct
+    gain = rng.integers(-2, 3, n) if flat else rng.normal(size=n) + score
+    whole = threshold.best_cutoff(score, gain, prefer=0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threshold, "MANY", 1)
+        patch.setattr(threshold, "BUCKETS", 16)
+        part = threshold.best_cutoff(score, gain, prefer=0.1)
+    assert (part.cutoff, part.low, part.high) == (whole.cutoff, whole.low, whole.high)
+    assert part.gain == pytest.approx(whole.gain, abs=1e-12)
+
+
 def test_the_cutoff_stands_midway_between_neighbours_or_beyond_the_extremes():
     assert threshold.best_cutoff([1.0, 2.0, 4.0], [-1, -1, 1]).cutoff == 3.0
     assert threshold.best_cutoff([1.0, 2.0], [1, 1], prefer=5.0).cutoff == -np.inf
