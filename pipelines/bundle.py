@@ -36,6 +36,7 @@ FILES = (*WEIGHTS, *POLICY, "schema.json")
 #: Largest size in bytes that is read: a network, or anything else.
 LARGEST = {"model.onnx": 1 << 30}
 LARGEST_JSON = 1 << 26
+VALUES = "Mend the values, or leave them empty: the model reads the column as it was declared when it was trained."
 REMEDY = "Do not use this bundle; package it again with `dvc repro package`, or fetch it again."
 
 
@@ -144,10 +145,16 @@ class Bundle:
         self._model = contents["model.onnx"]
 
     @classmethod
-    def load(cls, folder: Path | str) -> Bundle:
-        """Read a folder; raises ExpostError where a file is missing, extra, too large, a link, or not what its manifest lists."""
+    def load(cls, folder: Path | str, bundle_sha256: str | None = None) -> Bundle:
+        """Read a folder; raises ExpostError where a file is missing, extra, too large, a link, or not what its manifest lists.
+
+        `bundle_sha256` is the joint digest that it must have, where that is known from elsewhere.
+        """
         folder = Path(folder)
-        return cls(*_verified(folder), folder)
+        manifest, contents = _verified(folder)
+        if bundle_sha256 is not None and manifest["bundle_sha256"] != bundle_sha256:
+            raise must(f"{folder} must have the digest {bundle_sha256[:12]}", f"it is {manifest['bundle_sha256'][:12]}", REMEDY)
+        return cls(manifest, contents, folder)
 
     @property
     def classes(self) -> list[str]:
@@ -176,7 +183,7 @@ class Bundle:
         kinds = {column["name"]: column["kind"] for column in (*self.schema["columns"], *self.schema["others"])}
         present = {name: kinds[name] for name in names if name in frame.columns and name in kinds}
         read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in present.items()}
-        return utilities.values(self.policy["matrix"], tables.typed(frame, read_as, rows), rows)
+        return utilities.values(self.policy["matrix"], tables.typed(frame, read_as, rows, VALUES), rows)
 
     def with_utility(self, utility: Utility) -> Bundle:
         """The same model deciding with another utility: analytic, since offsets and prices were fitted for the bundle's own.
@@ -251,10 +258,10 @@ class Bundle:
         codes: dict[str, NDArray[np.integer[Any]]] = {}
         vocabularies: dict[str, list[str]] = {}
         missing: dict[str, NDArray[np.bool_]] = {}
-        kinds = self._features(frame)
+        kinds = self.features_in(frame.columns)
         # Dates that come as floats are days already: so the table that ingest wrote can be scored too.
         read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in kinds.items()}
-        typed = tables.typed(self._like_train(frame, kinds), read_as, rows)
+        typed = tables.typed(self._like_train(frame, kinds), read_as, rows, VALUES)
         for name, kind in kinds.items():
             series = typed[name]
             if kind in ("number", "date"):
@@ -284,12 +291,12 @@ class Bundle:
                 changed.append(column.cast(pl.String).alias(name))
         return frame.with_columns(changed) if changed else frame
 
-    def _features(self, frame: pl.DataFrame) -> dict[str, str]:
-        """Kind of each feature column by name; raises ExpostError naming those that `frame` lacks and the names nearest to them."""
+    def features_in(self, names: list[str]) -> dict[str, str]:
+        """Kind of each feature column by name; raises ExpostError naming those that are not in `names` and the names nearest to them."""
         kinds = {column["name"]: column["kind"] for column in self.schema["columns"]}
-        absent = [name for name in kinds if name not in frame.columns]
+        absent = [name for name in kinds if name not in names]
         if absent:
-            hints = [_nearest(name, frame.columns) for name in absent]
+            hints = [_nearest(name, names) for name in absent]
             raise must(
                 "the input must have every feature column of the model",
                 "; ".join(f"{name} is missing{hint}" for name, hint in zip(absent, hints, strict=True)),
@@ -305,11 +312,41 @@ class Bundle:
         """Calibrated probabilities (n, K) of logits (n, K)."""
         return calibration.apply(self.calibrator, logits)
 
-    def decide(self, calibrated: NDArray[np.float64], frame: pl.DataFrame | None = None, rows: pl.Series | None = None) -> Decided:
-        """What the policy does with calibrated probabilities (n, K); `frame` has the rows' cost columns where the utility reads them."""
+    def calibrated(self, frame: pl.DataFrame, rows: pl.Series | None = None) -> tuple[NDArray[np.float64], dict[str, int]]:
+        """Calibrated probabilities (n, K) of raw rows, and per column the number of rows with a value unseen in train; errors as `encode`."""
+        encoded = self.encode(frame, rows)
+        return self.probabilities(self.network.logits(encoded.numbers, encoded.categories)), encoded.unseen
+
+    def decide(
+        self,
+        calibrated: NDArray[np.float64],
+        frame: pl.DataFrame | None = None,
+        rows: pl.Series | None = None,
+        *,
+        actions: NDArray[np.int64] | None = None,
+    ) -> Decided:
+        """What the policy does with calibrated probabilities (n, K); `frame` has the rows' cost columns where the utility reads them.
+
+        With `actions` (n,) those are taken instead, and only their expected utility is computed.
+        """
         U = self.utility(frame, rows)
-        probability, actions = policy.corrected(self.policy, calibrated), policy.apply(self.policy, calibrated, U)
-        return Decided(probability, actions, expected_utility(probability, U)[np.arange(len(actions)), actions])
+        probability = policy.corrected(self.policy, calibrated)
+        taken = policy.apply(self.policy, calibrated, U) if actions is None else actions
+        return Decided(probability, taken, expected_utility(probability, U)[np.arange(len(taken)), taken])
+
+    def worth(
+        self, calibrated: NDArray[np.float64], frame: pl.DataFrame | None = None, rows: pl.Series | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """What each action is worth to the policy (n, A), in the utility's unit, and the actions (n,) that it takes.
+
+        That is the expected utility under the probabilities as the policy shifts them, less its prices.
+        """
+        U = self.utility(frame, rows)
+        offsets = np.asarray(self.policy.get("offsets") or [0.0] * len(self.classes))
+        weight = np.exp(offsets - offsets.max())
+        shifted = policy.corrected(self.policy, calibrated) * weight
+        value = expected_utility(shifted / shifted.sum(axis=1, keepdims=True), U) - np.asarray(self.policy.get("prices") or 0.0)
+        return value, policy.apply(self.policy, calibrated, U)
 
 
 def _refuse_infinite(series: pl.Series, rows: pl.Series | None) -> None:

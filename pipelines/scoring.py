@@ -52,3 +52,16 @@ class Network:
         if len(bad):
             raise must("scores must be finite", f"{len(bad)} rows are not, the first is row {bad[0]}", "Train the model again.")
         return scores
+
+    def logits(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, batch: int = BATCH) -> NDArray[np.float32]:
+        """Logits (n, K) alone, as `__call__` gives them; raises ExpostError where one is not finite."""
+        arrays: dict[str, NDArray[Any]] = {"numbers": numbers, "categories": categories}
+        parts = [
+            self._session.run(["logits"], {name: arrays[name][start : start + batch] for name in self._inputs})[0]
+            for start in range(0, max(len(numbers), 1), batch)
+        ]
+        found = np.concatenate(parts)
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(bad):
+            raise must("scores must be finite", f"{len(bad)} rows are not, the first is row {bad[0]}", "Train the model again.")
+        return found

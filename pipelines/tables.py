@@ -283,24 +283,26 @@ def _number(text: str) -> float | None:
         return None
 
 
-def typed(frame: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series | None = None) -> pl.DataFrame:
+def typed(frame: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series | None = None, remedy: str | None = None) -> pl.DataFrame:
     """Give each column of `kinds` (name -> number, category, boolean or date) its type, in that order; other columns are left out.
 
     number and date become Float64 (days since 1970-01-01 for dates), category and boolean String ("true"/"false"), missing
     null. `rows` are the row numbers to name in messages, 1.. by default. Raises ExpostError naming the column, the rows and
-    the values that have no such form.
+    the values that have no such form; its `remedy` is a change of the values or of params.yaml where none is given.
     """
     import polars as pl
 
-    return pl.DataFrame([_typed_series(frame[name], kind, rows) for name, kind in kinds.items()])
+    return pl.DataFrame([_typed_series(frame[name], kind, rows, remedy) for name, kind in kinds.items()])
 
 
-def _typed_series(series: pl.Series, kind: str, rows: pl.Series | None) -> pl.Series:
+def _typed_series(series: pl.Series, kind: str, rows: pl.Series | None, remedy: str | None) -> pl.Series:
     convert = {"number": _as_number, "category": _as_category, "boolean": _as_boolean, "date": _as_days}[kind]
     result = convert(series)
     lost = result.is_null() & _is_given(series)
     if lost.any():
-        raise must(f"column {series.name!r} must hold values of kind {kind}", _sample(series, lost, rows), _kind_remedy(series.name))
+        raise must(
+            f"column {series.name!r} must hold values of kind {kind}", _sample(series, lost, rows), remedy or _kind_remedy(series.name)
+        )
     return result.fill_nan(None) if kind == "number" else result
 
 

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import gzip
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines import store
 from pipelines.bundle import Bundle
-from pipelines.errors import must
-from pipelines.tables import DELIMITED, PARQUET, check_lines, clean_name, reason
+from pipelines.commands import held, rowfiles
+from pipelines.errors import ExpostError, must
+from pipelines.tables import clean_name
 
 if TYPE_CHECKING:
     import polars as pl
 
-BATCH = 50_000
-FORMATS = "Use a file name that ends in .csv, .tsv or .parquet."
+
+@dataclass(frozen=True)
+class Wishes:
+    """How to decide where not as the bundle does: another utility, hard counts of actions, the class shares of this batch."""
+
+    utility: Path | None = None
+    cost_fn: float | None = None
+    cost_fp: float | None = None
+    at_most: Mapping[str, int] = field(default_factory=dict)
+    estimate_prior: bool = False
+
+
+def counts(options: Sequence[str]) -> dict[str, int]:
+    """Rows per action from `ACTION=ROWS`; raises ExpostError where one is of another form, or an action stands twice."""
+    found: dict[str, int] = {}
+    for option in options:
+        name, equals, rows = option.rpartition("=")
+        if not equals or not rows.strip().isdecimal():
+            raise must(
+                "--at-most must be ACTION=ROWS with a whole number of rows, at least 0", f"got {option!r}", "Write --at-most biopsy=100."
+            )
+        if (name := name.strip()) in found:
+            raise must("--at-most must name each action once", f"{name!r} is named twice", "Leave one of them out.")
+        found[name] = int(rows)
+    return found
 
 
 @dataclass(frozen=True)
@@ -46,38 +70,45 @@ def say(text: str) -> None:
 def predict(
     input: Path | str,
     output: Path | str,
-    bundle_folder: Path | str,
+    bundle: Bundle | Path | str,
     keep: Sequence[str] | Literal["all"] = (),
     report: Callable[[str], None] = say,
+    *,
+    wishes: Wishes | None = None,
 ) -> Prediction:
     """Write `probability_<class>` per class, `action` and `expected_utility` of each input row, in order, after the columns to `keep`.
 
-    CSV, TSV or Parquet in and out. CSV columns that are kept stay as written, as text. The output appears whole or not at all.
-    Raises ExpostError for a missing or empty input, a missing feature column, values that cannot be read, a damaged bundle.
+    CSV, TSV or Parquet in and out. CSV columns that are kept stay as written, as text. The output appears whole or not at all. What is
+    decided over all rows together (`wishes.at_most`, `wishes.estimate_prior`) takes a second pass over the file; each row is scored once.
+    Raises ExpostError for a missing or empty input, a missing column, values that cannot be read, a damaged bundle, wishes that cannot be met.
     """
     source, target = Path(input), Path(output)
-    _check_paths(source, target)
-    bundle = Bundle.load(bundle_folder)
-    scan = _scan(source)
-    names = scan.collect_schema().names()
-    kept = _kept(keep, names, bundle)
-    rows, unseen, actions = 0, Counter[str](), Counter[str]()
-    progress = _Progress(report)
-    with store.atomic_file(target) as temporary, _writer(temporary, target.name) as write:
-        for frame in _batches(scan, source):
-            scored, batch_unseen = _score(bundle, frame, first_row=rows + 1)
-            write(frame.select(kept).hstack(scored) if kept else scored)
-            rows += len(frame)
-            unseen.update(batch_unseen)
-            actions.update(scored["action"].to_list())
-            progress.show(rows)
-        if not rows:
-            raise must(f"{source} must have rows", "it has none", "Nothing was written; give a table with rows.")
-        progress.end()
-    result = Prediction(rows, dict(unseen), dict(actions), bundle.schema["target"] in names)
-    for line in remarks(result, bundle):
+    rowfiles.check_paths(source, target)
+    deciding = _deciding(bundle if isinstance(bundle, Bundle) else Bundle.load(bundle), wishes or Wishes())
+    job = _Job(source, deciding, keep, wishes or Wishes(), report)
+    result = job.run(target)
+    for line in remarks(result, deciding):
         report(line)
     return result
+
+
+def _deciding(bundle: Bundle, wishes: Wishes) -> Bundle:
+    """The bundle with the utility that was given, if any."""
+    from pipelines.commands.costs import utility_from, with_costs
+    from pipelines.params import parse
+    from pipelines.params.utility import Utility
+
+    costs = wishes.cost_fn is not None or wishes.cost_fp is not None
+    if wishes.utility is not None:
+        if costs:
+            raise must("costs must come from one place", "both --utility and --cost-fn or --cost-fp are given", "Leave one of them out.")
+        return bundle.with_utility(utility_from(wishes.utility, bundle.classes))
+    if not costs:
+        return bundle
+    made = bundle.policy
+    matrix = {name: dict(zip(made["actions"], row, strict=True)) for name, row in zip(made["classes"], made["matrix"], strict=True)}
+    own = parse(Utility, {"unit": made["unit"], "matrix": matrix}, "utility")
+    return bundle.with_utility(with_costs(own, bundle.classes, wishes.cost_fn, wishes.cost_fp))
 
 
 def remarks(result: Prediction, bundle: Bundle) -> list[str]:
@@ -89,76 +120,115 @@ def remarks(result: Prediction, bundle: Bundle) -> list[str]:
     return lines
 
 
-def _check_paths(source: Path, target: Path) -> None:
-    if not source.is_file():
-        raise must(
-            "the input must be a CSV, TSV or Parquet file", f"{source} is {'a folder' if source.is_dir() else 'missing'}", "Check the path."
-        )
-    if not source.name.lower().endswith((*PARQUET, *DELIMITED)):
-        raise must("the input must be a CSV, TSV or Parquet file", f"it is named {source.name}", FORMATS)
-    if not target.name.lower().endswith((*PARQUET, ".csv", ".tsv")):
-        raise must("the output must be a CSV, TSV or Parquet file", f"it is named {target.name}", FORMATS)
-    if target.is_dir() or (target.exists() and target.samefile(source)):
-        raise must("the output must be another file than the input", f"got {target}", "Name another file.")
+class _Job:
+    """One file to score: what is read of it, and how far it is."""
 
+    def __init__(
+        self, source: Path, bundle: Bundle, keep: Sequence[str] | Literal["all"], wishes: Wishes, report: Callable[[str], None]
+    ) -> None:
+        self.source, self.bundle, self.wishes, self.report = source, bundle, wishes, report
+        self.scan = rowfiles.scan(source)
+        self.names = self.scan.collect_schema().names()
+        bundle.features_in(self.names)
+        self.kept = _kept(keep, self.names, bundle)
+        self.limits = held.limits_of(dict(wishes.at_most), bundle)
 
-def _is_parquet(name: str) -> bool:
-    return name.lower().endswith(PARQUET)
+    def run(self, target: Path) -> Prediction:
+        """Score, decide and write all rows."""
+        passes = 2 if self.limits or self.wishes.estimate_prior else 1
+        with ExitStack() as stack:
+            progress = stack.enter_context(_progress(self.report, rowfiles.known_rows(self.source), passes))
+            temporary = stack.enter_context(store.atomic_file(target))
+            if passes == 1:
+                return self._written(temporary, target.name, self._scored(), progress)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.held-")))
+            return self._written(temporary, target.name, self._in_two_passes(folder, progress), progress)
 
+    def _frames(self, *columns: str) -> Iterator[pl.DataFrame]:
+        """The file's rows in batches, with these columns, in its order of columns."""
+        wanted = {*columns}
+        return rowfiles.batches(self.scan.select(name for name in self.names if name in wanted), self.source)
 
-def _scan(source: Path) -> pl.LazyFrame:
-    """A lazy frame over the file; CSV fields are text, as the bundle reads every kind from text."""
-    import polars as pl
+    @property
+    def _read(self) -> list[str]:
+        """What scoring and deciding look at, as far as it is there: a cost column that is missing is named by what needs it."""
+        features = [column["name"] for column in self.bundle.schema["columns"]]
+        weights = [column["name"] for column in self.bundle.schema["others"] if column["role"] == "weight"]
+        return [name for name in (*features, *self.bundle.cost_columns, *weights) if name in self.names]
 
-    if _is_parquet(source.name):
-        with _readable(source):
-            scan = pl.scan_parquet(source)
-            names = scan.collect_schema().names()
-    else:
-        with _readable(source), _open(source) as stream:
-            first = stream.readline()
-            tab = source.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
-            separator = "\t" if tab else max(",;\t|", key=first.count)
-            stream.seek(0)
-            names = next(csv.reader(stream, delimiter=separator), [])
-            if not names:
-                raise must(f"{source} must have rows", "it is empty", "Nothing was written; give a table with rows.")
-            check_lines(source, len(names), separator)
-            scan = pl.scan_csv(source, separator=separator, infer_schema=False)
-    clean = [clean_name(name) for name in names]
-    twice = sorted(name for name, count in Counter(clean).items() if count > 1)
-    if twice:
-        raise must(f"the columns of {source.name} must have distinct names", f"{', '.join(twice)} occurs twice", "Rename one of them.")
-    return scan.rename(dict(zip(scan.collect_schema().names(), clean, strict=True)))
+    def _scored(self) -> Iterator[_Batch]:
+        for _, frame, numbers in held.numbered(self._frames(*self._read, *self.kept)):
+            with _of(self.source):
+                probability, unseen = self.bundle.calibrated(frame, numbers)
+                decided = self.bundle.decide(probability, frame, numbers)
+            yield _Batch(frame, self.bundle, decided, unseen)
 
+    def _in_two_passes(self, folder: Path, progress: Callable[[int], None]) -> Iterator[_Batch]:
+        with _of(self.source):
+            batch = held.hold(self.bundle, self._frames(*self._read), folder, progress)
+        bundle, actions, unseen = self.bundle, None, dict(batch.unseen)
+        if not len(batch.probability):
+            return
+        if self.wishes.estimate_prior:
+            bundle, lines = held.under_estimated_prior(bundle, batch)
+            self._say(lines)
+        if self.limits:
+            with _of(self.source):
+                actions, lines = held.allotted(bundle, batch, self.limits, lambda: self._frames(*bundle.cost_columns), folder)
+            self._say(lines)
+        columns = [*self.kept, *bundle.cost_columns]
+        for place, frame, numbers in held.numbered(self._frames(*(columns or self._read[:1]))):
+            with _of(self.source):
+                taken = None if actions is None else actions[place]
+                decided = bundle.decide(np.asarray(batch.probability[place]), frame, numbers, actions=taken)
+            yield _Batch(frame, bundle, decided, unseen)
+            unseen = {}
 
-def _open(source: Path) -> IO[str]:
-    if source.name.lower().endswith(".gz"):
-        return gzip.open(source, "rt", encoding="utf-8-sig", newline="")
-    return source.open(encoding="utf-8-sig", newline="")
+    def _say(self, lines: list[str]) -> None:
+        for line in lines:
+            self.report(line)
+
+    def _written(self, path: Path, name: str, batches: Iterator[_Batch], progress: Callable[[int], None]) -> Prediction:
+        rows, unseen, actions = 0, Counter[str](), np.zeros(len(self.bundle.actions_named), dtype=np.int64)
+        with rowfiles.writer(path, name) as write:
+            for batch in batches:
+                write(batch.table(self.kept))
+                rows += len(batch.frame)
+                unseen.update(batch.unseen)
+                actions += np.bincount(batch.decided.actions, minlength=len(actions))
+                progress(len(batch.frame))
+            if not rows:
+                raise must(f"{self.source} must have rows", "it has none", "Nothing was written; give a table with rows.")
+        taken = {action: int(count) for action, count in zip(self.bundle.actions_named, actions, strict=True) if count}
+        return Prediction(rows, dict(unseen), taken, self.bundle.schema["target"] in self.names)
 
 
 @contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    import polars as pl
-
+def _of(source: Path) -> Iterator[None]:
+    """Let an error about rows name the file that they stand in."""
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise must(f"{source} must be a readable table", reason(error), "It may be truncated or not UTF-8; fetch it again.") from error
+    except ExpostError as error:
+        raise error if str(error).startswith(str(source)) else ExpostError(f"{source}: {error}") from None
 
 
-def _batches(scan: pl.LazyFrame, source: Path) -> Iterator[pl.DataFrame]:
-    """Frames of at most `BATCH` rows, in the file's order."""
-    with _readable(source):
-        batches = iter(scan.collect_batches(chunk_size=BATCH, maintain_order=True))
-    while True:
-        with _readable(source):
-            frame = next(batches, None)
-        if frame is None:
-            return
-        if len(frame):
-            yield from frame.iter_slices(BATCH)
+@dataclass(frozen=True)
+class _Batch:
+    """Rows, the bundle that decided on them, what it decided, and the values that training never saw."""
+
+    frame: pl.DataFrame
+    bundle: Bundle
+    decided: Any
+    unseen: dict[str, int]
+
+    def table(self, kept: list[str]) -> pl.DataFrame:
+        """What is written of these rows."""
+        import polars as pl
+
+        names = pl.Series(self.bundle.actions_named, dtype=pl.String)
+        columns: list[pl.Series | NDArray[Any]] = [*self.decided.probability.T, names.gather(self.decided.actions), self.decided.expected]
+        scored = pl.DataFrame(dict(zip(_columns(self.bundle), columns, strict=True)))
+        return self.frame.select(kept).hstack(scored) if kept else scored
 
 
 def _kept(keep: Sequence[str] | Literal["all"], names: list[str], bundle: Bundle) -> list[str]:
@@ -168,7 +238,8 @@ def _kept(keep: Sequence[str] | Literal["all"], names: list[str], bundle: Bundle
         if name not in names:
             close = difflib.get_close_matches(name, names, n=2)
             hint = f"; the nearest are {', '.join(close)}" if close else ""
-            raise must("a column to keep must be in the input", f"{name} is not{hint}", f"Its columns are: {', '.join(names[:30])}.")
+            more = ", ..." if len(names) > 30 else ""
+            raise must("a column to keep must be in the input", f"{name} is not{hint}", f"Its columns are: {', '.join(names[:30])}{more}.")
     clash = sorted({*kept} & {*_columns(bundle)})
     if clash:
         raise must("columns to keep must not be named like the output's", f"got {', '.join(clash)}", "Rename them, or do not keep them.")
@@ -179,59 +250,25 @@ def _columns(bundle: Bundle) -> list[str]:
     return [*(f"probability_{name}" for name in bundle.classes), "action", "expected_utility"]
 
 
-def _score(bundle: Bundle, frame: pl.DataFrame, *, first_row: int) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The output's columns for a batch, and the rows per column with an unseen value; `first_row` counts from 1."""
-    import polars as pl
-
-    numbers = pl.Series(range(first_row, first_row + len(frame)), dtype=pl.Int64)
-    encoded = bundle.encode(frame, numbers)
-    decided = bundle.decide(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits), frame, numbers)
-    values: list[Any] = [*decided.probability.T, np.array(bundle.actions_named)[decided.actions].tolist(), decided.expected]
-    return pl.DataFrame(dict(zip(_columns(bundle), values, strict=True))), encoded.unseen
-
-
 @contextmanager
-def _writer(path: Path, name: str) -> Iterator[Callable[[pl.DataFrame], None]]:
-    """A function that appends frames to `path` in the format that `name` ends with."""
-    if not _is_parquet(name):
-        separator = "\t" if name.lower().endswith(".tsv") else ","
-        with path.open("wb") as stream:
-            yield lambda frame: frame.write_csv(stream, include_header=stream.tell() == 0, separator=separator)
+def _progress(report: Callable[[str], None], rows: int | None, passes: int) -> Iterator[Callable[[int], None]]:
+    """A function that is told of rows done: a bar on a terminal, elsewhere a line each ten seconds; `rows` are all, where known."""
+    if not sys.stderr.isatty():
+        done, said = 0, time.monotonic()
+
+        def show(more: int) -> None:
+            nonlocal done, said
+            done += more
+            if time.monotonic() - said >= 10:
+                said = time.monotonic()
+                report(f"{done // passes:,}{f' of {rows:,}' if rows else ''} rows scored")
+
+        yield show
         return
-    import pyarrow.parquet as pq
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    writer = None
-
-    def write(frame: pl.DataFrame) -> None:
-        nonlocal writer
-        table = frame.to_arrow()
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-class _Progress:
-    """Rows scored so far: a line that renews itself on a terminal, elsewhere a line each ten seconds."""
-
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self.report, self.tty, self.said, self.shown = report, sys.stderr.isatty(), time.monotonic(), False
-
-    def show(self, rows: int) -> None:
-        """Say how far it is, unless that was said a moment ago."""
-        if time.monotonic() - self.said < (0.2 if self.tty else 10):
-            return
-        self.said, self.shown = time.monotonic(), True
-        if self.tty:
-            print(f"\r{rows:,} rows scored", end="", file=sys.stderr, flush=True)
-        else:
-            self.report(f"{rows:,} rows scored")
-
-    def end(self) -> None:
-        """Leave the line that renews itself."""
-        if self.tty and self.shown:
-            print(file=sys.stderr)
+    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("rows", total=None if rows is None else rows * passes)
+        yield lambda more: bar.advance(task, more)

@@ -12,7 +12,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipelines.bundle import Bundle
-from pipelines.commands import predict as module
+from pipelines.commands import rowfiles as module
 from pipelines.commands.predict import predict
 from pipelines.errors import ExpostError
 from tests.stages.shipped import mixed_table
