@@ -27,6 +27,7 @@ def move_cutoff(folder: Path, cut: float) -> None:
     """Let the bundle's policy take the second action above the log-odds `cut`."""
     old = read(folder / "policy.json")
     given = {name: old[name] for name in ("kind", "classes", "actions", "unit")}
+    given["prior"] = old.get("prior")
     new = policy.make(given.pop("kind"), cells=old["matrix"], offsets=[0.0, policy.offset_of_cutoff(cut, old["matrix"])], **given)
     (folder / "policy.json").write_text(json.dumps(new))
 

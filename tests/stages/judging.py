@@ -48,6 +48,11 @@ def params(workspace: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (workspace / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 
+def quick(workspace: Path) -> None:
+    """Few resamples: intervals are other tests' matter."""
+    params(workspace, lambda values: values.update(evaluate={"resamples": 100}))
+
+
 def other_policy(folder: Path) -> None:
     """A champion that decides a little differently."""
     edit(folder / "policy.json", lambda policy: policy.update(offsets=[0.0, 0.3]))

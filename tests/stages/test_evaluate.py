@@ -15,7 +15,7 @@ from sklearn import metrics as reference
 from pipelines import champion, contest, evaluate, gate, store
 from pipelines.bundle import Bundle
 from pipelines.errors import ExpostError
-from tests.stages.judging import crown, edit, other_policy, params, redone
+from tests.stages.judging import crown, edit, other_policy, params, quick, redone
 
 U = np.array([[0.0, -1.0], [-5.0, 0.0]])
 
@@ -24,6 +24,7 @@ U = np.array([[0.0, -1.0], [-5.0, 0.0]])
 def copy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = Path(shutil.copytree(world, tmp_path / "copy"))
     monkeypatch.chdir(folder)
+    quick(folder)
     return folder
 
 
@@ -283,26 +284,29 @@ def test_a_declared_prior_corrects_the_probabilities_and_weights_the_rows_of_bot
     _, before = run()
     crown(copy, copy / "data/package/bundle", other_policy)
     data = Bundle.load("data/package/bundle").calibrator["reference"]["prior"]
-    params(copy, lambda values: values["utility"].update(prior={"bad": 0.05}))
-    redone(copy / "data/package/bundle", prior={"data": data, "deployment": [0.95, 0.05]})
+    params(copy, lambda values: values["utility"].update(prior={"bad": 0.18}))
+    redone(copy / "data/package/bundle", prior={"data": data, "deployment": [0.82, 0.18]})
     rows, evaluation = run()
     w, bad = rows["weight"].to_numpy(), rows["label"].to_numpy() == "bad"
-    assert np.average(bad, weights=w) == pytest.approx(0.05)
+    assert np.average(bad, weights=w) == pytest.approx(0.18)
     p = rows["challenger_probability_bad"].to_numpy()
-    assert np.average(p, weights=w) < 0.12 < before["prevalence"][1] / before["rows"]["holdout"]
+    assert np.average(p, weights=w) == pytest.approx(0.18, abs=0.04)
+    assert before["prevalence"][1] / before["rows"]["holdout"] > 0.5
     assert rows["champion_probability_bad"].to_numpy() == pytest.approx(p)  # the same network, judged under the same shares
     assert ((rows["challenger_action"] == "stop").to_numpy() == (p > 1 / 6)).all()
-    odds = np.log(p / (1 - p)) - np.log(0.05 / 0.95) + np.log(data[1] / data[0])
+    assert 0 < (p > 1 / 6).sum() < len(p)
+    odds = np.log(p / (1 - p)) - np.log(0.18 / 0.82) + np.log(data[1] / data[0])
     assert ((rows["champion_action"] == "stop").to_numpy() == (odds > np.log(1 / 5) - 0.3)).all()  # it decides as it reigns
-    assert evaluation["prior"]["deployment"] == {"good": 0.95, "bad": 0.05}
-    assert evaluation["trivial"]["pass"]["mean"] == pytest.approx(-5 * 0.05)
-    assert evaluation["trivial"]["stop"]["mean"] == pytest.approx(-0.95)
-    assert evaluation["best_trivial"] == "pass"
+    assert evaluation["prior"]["deployment"] == {"good": 0.82, "bad": 0.18}
+    assert evaluation["trivial"]["pass"]["mean"] == pytest.approx(-5 * 0.18)
+    assert evaluation["trivial"]["stop"]["mean"] == pytest.approx(-0.82)
+    assert evaluation["best_trivial"] == "stop"
     assert evaluation["effective_rows"] < evaluation["rows"]["holdout"]
-    assert rows["prior_log_loss"].to_numpy()[bad] == pytest.approx(-np.log(0.05), rel=0.1)
+    assert rows["prior_log_loss"].to_numpy()[bad] == pytest.approx(-np.log(0.18), rel=0.1)
 
 
 def test_limits_and_requirements_are_measured_and_the_gate_reads_them(copy: Path) -> None:
+    redone(copy / "data/package/bundle", offsets=[0.0, -np.log(5)])  # it stops above one half
     crown(copy, copy / "data/package/bundle", other_policy)
     recall = [{"class": "bad", "at_least": 0.999, "confidence": 0.9}, {"class": "good", "at_least": 0.05, "confidence": 0.9}]
     params(copy, lambda values: values["utility"].update(limits={"stop": {"at_most": 0.05}}, require={"recall": recall}))

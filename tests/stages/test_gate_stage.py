@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines import champion, evaluate, gate, store
 from pipelines.params.gate import Gate
-from tests.stages.judging import crown, edit, other_policy
+from tests.stages.judging import crown, edit, other_policy, quick
 
 ROWS = Path("data/evaluate/rows.parquet")
 SETTINGS = gate.settings_of(Gate())
@@ -27,6 +27,7 @@ def evaluated(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a champion that differs a little, evaluated. Read only."""
     folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("evaluated") / "copy"))
     crown(folder, folder / "data/package/bundle", other_policy)
+    quick(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         champion.main()

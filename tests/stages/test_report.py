@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines import card, champion, evaluate, gate, plots, report, store
-from tests.stages.judging import crown, edit, other_policy, validated
+from tests.stages.judging import crown, edit, other_policy, quick, validated
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -22,6 +22,7 @@ def judged(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("judged") / "copy"))
     crown(folder, folder / "data/package/bundle", other_policy)
     validated(folder)
+    quick(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in (champion, evaluate, gate, report):
