@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,6 @@ class Tuner:
     rules: Constraints
     keeping: search.Keeping | None = None
 
-    def searches(self, name: str, shape: tuple[int, int]) -> bool:
-        """Whether a candidate needs a search: for two classes and two actions the exact cut-off is the optimum over the offsets."""
-        return name == "optuna" and shape != (2, 2)
-
     def search(self, sample: Sample, held: Sample, where: str) -> search.Study:
         """Optuna's study on the rows of `sample`; `where` names it among those kept."""
         trials, seed, shown = self.options.trials, self.options.seed, where == "calib"
@@ -89,9 +86,7 @@ class Tuner:
         """Tune one kind of policy on the rows of `sample`, within what limits and requirements allow on the rows `held`."""
         if name == "analytic":
             return tuning.analytic(held, self.rules)
-        if self.searches(name, sample.shape):
-            return self.search(sample, held, where).fitted
-        return tuning.exact(sample, held, self.rules)
+        return self.search(sample, held, where).fitted if name == "optuna" else tuning.exact(sample, held, self.rules)
 
     def crossfitted_actions(self, name: str, calib: Calib) -> Int:
         """Actions `(repeats, n)`: in each fold the policy is tuned on the rest and decides on the fold."""
@@ -104,6 +99,25 @@ class Tuner:
             return policy.decide(calib.crossfitted[j][held], take(calib.U, held), tuned.offsets, tuned.prices).astype(np.float64)
 
         return crossfit.crossfit(calib.masks, fit_predict).astype(np.int64)
+
+
+def tuned_and_judged(
+    names: Sequence[str], calib: Calib, options: Decide, journal: Path
+) -> tuple[search.Study | None, dict[str, Int], dict[str, Fitted]]:
+    """Optuna's study of all rows, and for each candidate the cross-fitted actions and the policy refitted on all rows.
+
+    For two classes and two actions the exact cut-off is the optimum over the offsets, so Optuna's policy is the exact one there: its study is
+    made for show, and no fold needs one. Trials are kept in the file `journal`.
+    """
+    pooled, whole = calib.pooled(), calib.whole()
+    kinds = {name: "exact" if name == "optuna" and pooled.shape == (2, 2) else name for name in names}
+    studies = (1 + len(calib.masks) * ("optuna" in kinds.values())) if "optuna" in names else 0
+    with search.progress(studies * options.trials) as tick:
+        tuner = Tuner(options, calib.rules, search.Keeping(search.journal(journal), tick) if studies else None)
+        study = tuner.search(pooled, whole, "calib") if studies else None
+        taken = {kind: tuner.crossfitted_actions(kind, calib) for kind in dict.fromkeys(kinds.values())}
+        fitted = {kind: study.fitted if study and kind == "optuna" else tuner.tune(kind, pooled, whole) for kind in taken}
+    return study, {name: taken[kind] for name, kind in kinds.items()}, {name: fitted[kind] for name, kind in kinds.items()}
 
 
 def utility_of(actions: Int, calib: Calib) -> Float:
@@ -120,10 +134,7 @@ def candidate(name: str, taken: dict[str, Int], fitted: Fitted, calib: Calib, *,
     found = interval(utility, calib, value_range(calib.U), options.confidence)
     spread = difference_range(calib.U)
     gain = interval(utility - yardstick, calib, (-spread, spread), options.confidence, two_sided=False)
-    tuned, shares = (
-        fitted.tuned,
-        [float(np.average((taken[name] == a).mean(axis=0), weights=calib.weights)) for a in range(calib.U.shape[-1])],
-    )
+    tuned, frequencies = fitted.tuned, [(taken[name] == action).mean(axis=0) for action in range(calib.U.shape[-1])]
     return {
         "policy": name,
         "utility": found.mean,
@@ -134,7 +145,7 @@ def candidate(name: str, taken: dict[str, Int], fitted: Fitted, calib: Calib, *,
         "offsets": tuned.offsets.tolist(),
         "prices": tuned.prices.tolist(),
         "threshold": policy.threshold_of(tuned.offsets, tuned.prices, calib.U) if calib.U.shape == (2, 2) else None,
-        "action_shares": shares,
+        "action_shares": [float(np.average(frequency, weights=calib.weights)) for frequency in frequencies],
         "meets_requirements": fitted.shortfall(calib.rules) == 0
         and all(recall_of(taken[name], calib, wanted, options).mean >= wanted.at_least for wanted in calib.rules.recalls),
     }

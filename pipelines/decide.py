@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import search, store, utilities
-from pipelines.candidates import Calib, Tuner, candidate, choose
-from pipelines.core import constraints, policy, threshold, tuning
+from pipelines.candidates import Calib, candidate, choose, tuned_and_judged
+from pipelines.core import constraints, policy, sample, threshold, tuning
 from pipelines.core.constraints import Constraints, Recall
-from pipelines.core.sample import Sample
 from pipelines.core.utility import utility_along_threshold
 from pipelines.decision import constrained, flat, notes, overview, prior_summary, thresholds
 from pipelines.errors import must
@@ -37,17 +36,9 @@ def main() -> None:
     """Read split, calibrate and the cost columns of ingest, write `data/decide`."""
     options, utility = load(Decide), load(Utility)
     calib, prior = read_calib(utility)
-    pooled, whole = calib.pooled(), calib.whole()
-    constraints.check(whole, calib.rules, tuning.analytic(whole, calib.rules))
+    constraints.check(calib.whole(), calib.rules, tuning.analytic(calib.whole(), calib.rules))
     names: list[str] = [name for name in dict.fromkeys(("analytic", *options.policies)) if name != "exact" or calib.U.shape[-1] == 2]
-    studies = 1 + len(calib.masks) * (calib.U.shape[-2:] != (2, 2)) if "optuna" in names else 0
-    with search.progress(studies * options.trials) as tick:
-        tuner = Tuner(
-            options, calib.rules, search.Keeping(search.journal(journal_path(calib, utility, options)), tick) if studies else None
-        )
-        study = tuner.search(pooled, whole, "calib") if studies else None
-        taken = {name: tuner.crossfitted_actions(name, calib) for name in names}
-        fitted = {name: study.fitted if study and tuner.searches(name, pooled.shape) else tuner.tune(name, pooled, whole) for name in names}
+    study, taken, fitted = tuned_and_judged(names, calib, options, journal_path(calib, utility, options))
     candidates = [candidate(name, taken, fitted[name], calib, options=options) for name in names]
     chosen, why = choose(candidates, options, utility.unit)
     shipped = policy.make(
@@ -76,12 +67,13 @@ def main() -> None:
         store.write_json(out / "summary.json", summary)
         store.write_json(out / "metrics.json", flat(summary))
         write_study(out, study, calib.classes, utility.actions)
-        write_curve(out / "utility_curve.csv", pooled)
+        write_curve(out / "utility_curve.csv", calib.pooled())
 
 
 def journal_path(calib: Calib, utility: Utility, options: Decide) -> Path:
-    """Where the trials are kept: its name is the digest of all that they depend on but their number, so nothing else goes on from them."""
-    text = json.dumps([options.model_dump(mode="json", exclude={"trials"}), utility.model_dump(mode="json"), calib.classes])
+    """Where the trials are kept: the name is a digest of inputs, parameters but `trials`, and code, so nothing else goes on from them."""
+    code = [store.sha256(Path(str(module.__file__))) for module in (search, constraints, policy, sample, threshold, tuning)]
+    text = json.dumps([code, options.model_dump(mode="json", exclude={"trials"}), utility.model_dump(mode="json"), calib.classes])
     digest = hashlib.sha256(text.encode())
     for array in (calib.crossfitted, calib.shipped, calib.masks, calib.labels, calib.groups, calib.weights, calib.U):
         digest.update(np.ascontiguousarray(array).data)
@@ -174,7 +166,7 @@ def _readable(name: str, classes: Sequence[str], actions: Sequence[str]) -> str:
     return f"{kind} of {classes[int(index)] if kind == 'offset' else actions[int(index)]}"
 
 
-def write_curve(path: Path, pooled: Sample) -> None:
+def write_curve(path: Path, pooled: sample.Sample) -> None:
     """Mean utility along the threshold, for two classes and two actions: even steps of the probability and of the log-odds."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")

@@ -28,6 +28,7 @@ REACH = 4.0  #: Optuna looks at offsets up to this many log units, and one beyon
 STARTUP = 20  #: trials at random before TPE models what it saw
 BLOCK, REFINED = 100, 33  #: of each so many trials, so many at the end refine the best
 FIRST_STEP = 0.025  #: of the reach
+JOURNALS = 10  #: studies whose trials are kept
 ALIKE = 1e-12  #: mean utilities closer than this share of the largest regret are equal
 
 
@@ -219,7 +220,10 @@ def _kept(storage: Any, name: str) -> Any:
 
 
 def journal(path: Path) -> Any:
-    """Storage of trials in the file `path`, made where there is none; a last line that a kill cut short is dropped."""
+    """Storage of trials in the file `path`, made where there is none; a last line that a kill cut short is dropped.
+
+    Of the journals in its folder the newest stay.
+    """
     import optuna
 
     class Lines(optuna.storages.journal.JournalFileBackend):  # type: ignore[misc]
@@ -233,6 +237,9 @@ def journal(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
         path.write_bytes(content[: content.rfind(b"\n") + 1])
+    others = sorted((other for other in path.parent.glob("*.journal") if other != path), key=lambda other: other.stat().st_mtime)
+    for old in others[: max(0, len(others) + 1 - JOURNALS)]:
+        old.unlink()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.storages.JournalStorage(Lines(str(path)))
 
