@@ -23,8 +23,6 @@ WORDS = {
     "shifted": "shifted: a class is forecast too often throughout",
     "too few rows to say": "too few rows to say: the slope's interval holds 1 and is wide",
 }
-
-
 NONE = {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
 
 
