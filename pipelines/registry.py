@@ -241,13 +241,20 @@ def _save_model(local: Path, folder: Path, run_id: str, model_id: str) -> None:
 
 
 def _signature(bundle: Bundle) -> Any:
+    """What the model takes and gives: features, and any column that a utility may read, since MLflow drops those not named here."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
+    costs = [column for column in bundle.schema["others"] if column["role"] == "cost"]
     kinds = {"number": "double"}
-    inputs = [ColSpec(kinds.get(column["kind"], "string"), column["name"], required=False) for column in bundle.schema["columns"]]
+    inputs = [
+        ColSpec(kinds.get(column["kind"], "string"), column["name"], required=False) for column in (*bundle.schema["columns"], *costs)
+    ]
     outputs = [ColSpec("double", f"probability_{name}") for name in bundle.classes]
-    return ModelSignature(Schema(inputs), Schema([*outputs, ColSpec("string", "action"), ColSpec("double", "expected_utility")]))
+    utility = ParamSpec("utility", DataType.string, "")
+    return ModelSignature(
+        Schema(inputs), Schema([*outputs, ColSpec("string", "action"), ColSpec("double", "expected_utility")]), ParamSchema([utility])
+    )
 
 
 def _create_version(client: MlflowClient, model: str, origin: tuple[str, str, str], facts: Mapping[str, str]) -> None:

@@ -16,19 +16,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from pipelines import registry, store
-from pipelines.bundle import Bundle
+from pipelines.bundle import Bundle, write_manifest
 from pipelines.commands import mirror, publish, status
 from pipelines.errors import ExpostError
 from pipelines.ledger import Ledger, UnreachableError
-from tests.stages.judging import other_policy
+from tests.stages.judging import edit, other_policy
+from tests.stages.shipped import mixed_table
 
 DATA = "0123456789abcdef0123456789abcdef.dir"
 MODEL = "tested"
@@ -92,8 +95,6 @@ def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
 def another_result() -> None:
     """Change the challenger's policy, so that it is another result."""
     other_policy(Path("data/package/bundle"))
-    from pipelines.bundle import write_manifest
-
     write_manifest(Path("data/package/bundle"))
 
 
@@ -186,6 +187,7 @@ def test_a_lost_response_leaves_one_live_version(ready: Path, monkeypatch: pytes
 KILLED = """
 import os, signal, sys
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from pipelines import registry
 real, calls = MlflowClient.log_model_artifacts, []
 def dying(self, *arguments):
@@ -338,6 +340,40 @@ def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(rea
         np.testing.assert_allclose(probability, expected)
 
 
+CHEAP = "matrix:\n  bad: {pass: -5, stop: 0, ask: -0.001}\n  good: {pass: 0, stop: -1, ask: -0.001}\n"
+
+
+def test_the_models_signature_takes_a_utility_and_its_cost_columns(ready: Path) -> None:
+    edit(
+        Path("data/package/bundle/schema.json"),
+        lambda schema: schema["others"].append({"name": "amount", "role": "cost", "kind": "number"}),
+    )
+    write_manifest(Path("data/package/bundle"))
+    registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("PASS"))
+    mlflow.set_tracking_uri(_uri())
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}@challenger")
+    rows = (
+        mixed_table(40, seed=4)
+        .drop("outcome", "key")
+        .with_columns(pl.col("day").cast(pl.String), pl.col("flag").cast(pl.String))
+        .to_pandas()
+    )
+    plain = model.predict(rows)
+    names = ["probability_good", "probability_bad"]
+    by_row = json.dumps({"matrix": {"good": {"pass": 0, "stop": -1}, "bad": {"pass": "-amount", "stop": 0}}})
+    other = model.predict(rows.assign(amount=np.arange(40.0)), params={"utility": by_row})
+    pd.testing.assert_frame_equal(plain[names], other[names])
+    stop = np.arange(40) * other["probability_bad"] > other["probability_good"]
+    assert other["action"].tolist() == np.where(stop, "stop", "pass").tolist()
+    for text, message in (
+        (by_row, "amount is missing"),
+        ("matrix: {good: {a: 0, b: -1}}", "utility"),
+        (CHEAP.replace("bad", "evil"), r"\['good', 'bad'\], however: its rows are \['evil', 'good'\]"),
+    ):
+        with pytest.raises(MlflowException, match=message):
+            model.predict(rows, params={"utility": text})
+
+
 def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path) -> None:
     publish.publish(DATA, silent)
     with socket.socket() as found:
@@ -370,7 +406,11 @@ def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path)
     with Path("serve.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        answer = json.loads(_post(f"http://127.0.0.1:{port}/invocations", {"dataframe_records": rows}, server))["predictions"]
+        url = f"http://127.0.0.1:{port}/invocations"
+        answer = json.loads(_post(url, {"dataframe_records": rows}, server))["predictions"]
+        other = json.loads(_post(url, {"dataframe_records": rows, "params": {"utility": CHEAP}}, server))["predictions"]
+        with pytest.raises(AssertionError, match="evil"):
+            _post(url, {"dataframe_records": rows, "params": {"utility": CHEAP.replace("bad", "evil")}}, server)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
@@ -383,6 +423,11 @@ def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path)
         assert row["action"] in ("pass", "stop")
         best = {"pass": -5 * row["probability_bad"], "stop": -row["probability_good"]}
         assert row["expected_utility"] == pytest.approx(best[row["action"]], abs=1e-6)
+    for row, cheap in zip(answer, other, strict=True):
+        assert (cheap["action"], cheap["expected_utility"]) == ("ask", pytest.approx(-0.001))
+        assert {name: cheap[name] for name in row if name.startswith("probability")} == {
+            name: row[name] for name in row if name.startswith("probability")
+        }
 
 
 def _post(url: str, body: dict[str, Any], server: subprocess.Popen[bytes]) -> str:
