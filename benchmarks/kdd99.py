@@ -147,6 +147,7 @@ def development(folder: Path) -> dict[str, Any]:
     evaluated = json.loads((folder / "data/evaluate/evaluation.json").read_text())
     rows = pd.read_parquet(folder / "data/evaluate/rows.parquet")
     interval = mean_interval(-rows["challenger_utility"], weights=rows["weight"], worst=0, best=COST.max())
+    p, bundle = rows[[f"challenger_probability_{name}" for name in CLASSES]].to_numpy(), Bundle.load(folder / "data/package/bundle")
     return {
         "train": json.loads((folder / "data/train/metrics.json").read_text()),
         "calibrator": json.loads((folder / "data/calibrate/summary.json").read_text())["method"],
@@ -154,6 +155,9 @@ def development(folder: Path) -> dict[str, Any]:
         "calib": turned(decided["utility"]),
         "holdout": asdict(interval),
         "effective_rows": evaluated["effective_rows"],
+        "unexplained": unexplained(p, bundle.reference, rows["weight"]),
+        "weights_sha256": bundle.manifest["weights_sha256"],
+        "policy_sha256": bundle.manifest["policy_sha256"],
         "distinct_rows": json.loads((folder / "data/split/meta.json").read_text())["sizes"],
     }
 
@@ -173,11 +177,13 @@ def score(folder: Path) -> dict[str, Any]:
     p = plain[[f"probability_{name}" for name in CLASSES]].to_numpy()
     true = np.bincount(labels, minlength=len(CLASSES)) / len(labels)
     bundle = Bundle.load(folder / "data/package/bundle")
-    reference = bundle.calibrator["reference"]
+    assert tuple(bundle.classes) == tuple(bundle.actions_named) == CLASSES
+    estimated = priorshift.estimate(p, bundle.reference)
     actions = {
         EXPOST: codes(plain["action"]),
-        "expost, EM-estimated prior": codes(moved["action"]),
-        "expost, true test prior (not knowable)": (p * (true / np.asarray(reference["prior"])) @ COST).argmin(axis=1),
+        "expost --estimate-prior": codes(moved["action"]),
+        "expost, that estimate taken at its word": (p * (estimated.smoothed / estimated.data) @ COST).argmin(axis=1),
+        "expost, true test prior (not knowable)": (p * (true / estimated.data) @ COST).argmin(axis=1),
         **lightgbm(test, true),
     }
     features = [name for name in test.columns if name not in ("attack", "category")]
@@ -192,7 +198,7 @@ def score(folder: Path) -> dict[str, Any]:
         "winner": WINNER,
         "confusion": np.stack([np.bincount(actions[EXPOST][labels == k], minlength=len(CLASSES)) for k in range(len(CLASSES))]).tolist(),
         "attacks": attacks(test, labels, actions[EXPOST]),
-        "shift": {"said": said, **shift(p, reference, true)},
+        "shift": {"said": said, **shift(p, bundle.reference, estimated, true)},
     }
 
 
@@ -277,11 +283,8 @@ def attacks(test: pd.DataFrame, labels: Ints, actions: Ints) -> dict[str, Any]:
     return found
 
 
-def shift(p: Floats, reference: dict[str, Any], true: Floats) -> dict[str, Any]:
+def shift(p: Floats, reference: dict[str, Any], found: priorshift.Estimate, true: Floats) -> dict[str, Any]:
     """Label-shift estimates of the test batch beside its true shares, and how badly any mixture of the trained classes fits it."""
-    found = priorshift.estimate(p, reference)
-    shares, _ = labelshift.shares(reference)
-    batch = labelshift.histogram(p, reference["edges"])
     return {
         "classes": list(CLASSES),
         "data": found.data.tolist(),
@@ -291,15 +294,18 @@ def shift(p: Floats, reference: dict[str, Any], true: Floats) -> dict[str, Any]:
         "p_value_of_fit": found.fit,
         "p_value_of_agreement": found.agreement,
         "doubts": priorshift.doubts(found, CLASSES),
-        "unexplained": unexplained(batch / batch.sum(), shares),
+        "unexplained": unexplained(p, reference),
     }
 
 
-def unexplained(batch: Floats, shares: Floats) -> float:
-    """Least total variation distance between the batch's histogram (B,) and a mixture of the classes' histograms (K, B).
+def unexplained(p: Floats, reference: dict[str, Any], weights: Any = None) -> float:
+    """Least total variation distance between the histogram of `p` (n, K) and a mixture of the classes' histograms on calib.
 
-    The share of the batch's rows that lie where no class shares whatever would put them; about 0 under label shift alone.
+    The share of the rows that lie where no class shares whatever would put them; about 0 under label shift alone.
     """
+    shares, _ = labelshift.shares(reference)
+    batch = labelshift.histogram(p, reference["edges"], weights=weights)
+    batch = batch / batch.sum()
     K, B = shares.shape
     # min sum(t) / 2 with -t <= batch - shares' m <= t, m >= 0, sum(m) = 1
     upper = np.block([[-shares.T, -np.eye(B)], [shares.T, -np.eye(B)]])
