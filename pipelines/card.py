@@ -73,7 +73,9 @@ def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"policy": f"champion, version {read['champion'].get('version')}", "kind": "champion", **evaluation["champion"]["utility"]}
         )
     listed.append({"policy": ARGMAX, "kind": "argmax", **evaluation["argmax"]})
-    listed += [{"policy": f"always {name}", "kind": "trivial", **item} for name, item in evaluation["trivial"].items()]
+    for name, item in evaluation["trivial"].items():
+        forbidden = "" if item["allowed"] else " (not allowed)"
+        listed.append({"policy": f"always {name}{forbidden}", "kind": "trivial", **item})
     return listed
 
 

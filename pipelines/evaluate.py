@@ -204,7 +204,10 @@ def figures(table: Table, cases: Cases, models: Models, best: int, display: Disp
         "rows": {"holdout": int(cases.labels.size), "compared": int(models["champion"][2].sum()) if "champion" in models else 0},
         "effective_rows": effective_size(cases.weights),
         "prevalence": np.bincount(cases.labels, minlength=len(table.classes)).tolist(),
-        "trivial": {name: asdict(evaluation.utility_interval(always[:, a], cases, display)) for a, name in enumerate(table.actions)},
+        "trivial": {
+            name: {**asdict(evaluation.utility_interval(always[:, a], cases, display)), "allowed": bool(trivial_allowed(table)[a])}
+            for a, name in enumerate(table.actions)
+        },
         "best_trivial": table.actions[best],
         "argmax": asdict(evaluation.utility_interval(plain, cases, display)),
         "gain": asdict(evaluation.difference_interval(rows.utility - always[:, best], cases, display)),

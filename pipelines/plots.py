@@ -174,7 +174,8 @@ def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
 
     def draw(figure: Figure) -> None:
         whole, near = figure.subplots(1, 2)
-        low, high = _surroundings(thresholds)
+        low, high = _marked(thresholds)
+        pad = max(0.03, 0.35 * (high - low))
         for axes in (whole, near):
             _thresholds(axes, thresholds)
             axes.set_xlabel(f"threshold on the probability of {what}")
@@ -182,18 +183,19 @@ def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
         whole.set_title("Utility along the threshold, calib")
         shown = [point for point in thresholds["curve"] if low <= point["threshold"] <= high]
         if shown:
-            bottom, top = min(point["utility"] for point in shown), max(point["utility"] for point in shown)
-            pad = 0.15 * max(top - bottom, 1e-9 + 0.02 * abs(top))
-            near.set_ylim(bottom - pad, top + pad)
-        near.set_xlim(low, high)
+            heights = [value for point in shown for value in (point["utility"], point["low"], point["high"]) if value is not None]
+            bottom, top = min(heights), max(heights)  # the band is part of the picture: without it every wiggle looks like a peak
+            space = 0.1 * max(top - bottom, 1e-9 + 0.02 * abs(top))
+            near.set_ylim(bottom - space, top + space)
+        near.set_xlim(max(0.0, low - pad), min(1.0, high + pad))
         near.set_title("The same near the best: how flat it is")
         figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8.5)
 
     return png(draw, width=9.6, height=4.4)
 
 
-def _surroundings(thresholds: Mapping[str, Any]) -> tuple[float, float]:
-    """Range of thresholds that holds all marked ones, with a margin."""
+def _marked(thresholds: Mapping[str, Any]) -> tuple[float, float]:
+    """Range of the thresholds that are marked, the interval of the exact one among them."""
     exact = thresholds["exact"]
     marked = [
         thresholds["analytic"],
@@ -202,8 +204,7 @@ def _surroundings(thresholds: Mapping[str, Any]) -> tuple[float, float]:
         *(exact.get(name) for name in ("value", "low", "high")),
     ]
     known = [value for value in marked if value is not None and math.isfinite(value)]
-    pad = max(0.03, 0.35 * (max(known) - min(known)))
-    return max(0.0, min(known) - pad), min(1.0, max(known) + pad)
+    return min(known), max(known)
 
 
 def _thresholds(axes: Axes, thresholds: Mapping[str, Any]) -> None:

@@ -331,7 +331,9 @@ def test_a_trivial_policy_that_a_requirement_forbids_is_no_reference(copy: Path)
     other = next(name for name in before["trivial"] if name != before["best_trivial"])
     required = {"pass": "good", "stop": "bad"}[other]  # always the other action is what gets this class right
     params(copy, lambda values: values["utility"].update(require={"recall": {"class": required, "at_least": 0.5}}))
-    assert run()[1]["best_trivial"] == other
+    _, evaluation = run()
+    assert evaluation["best_trivial"] == other
+    assert {name: item["allowed"] for name, item in evaluation["trivial"].items()} == {other: True, before["best_trivial"]: False}
 
 
 def test_numbers_that_are_none_are_shown_not_hidden(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
