@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.core import policy, tuning
-from pipelines.core.constraints import Constraints, Fitted, satisfy
+from pipelines.core.constraints import Constraints, Fitted, proof_rows, satisfy, without
 from pipelines.core.sample import Sample, Tuned
 from pipelines.core.utility import scale
 
@@ -101,13 +101,17 @@ def search(
     """Search for the highest mean utility on `sample` with Optuna: TPE, and in turns a closer look around the best.
 
     In every trial the limits are met on the rows `held` by prices, and the requirements as far as can be; what is missed is the trial's
-    constraint. The policies in `enqueue` are tried first, so the result is never worse than they are on these rows; of equally good
+    constraint. The best of many trials would look as if it met requirements that it misses, so half of the rows of the classes required
+    have no part in the search and prove the result. The policies in `enqueue` are tried first, so the result is never worse than they are on these rows; of equally good
     trials the one nearest to the analytic policy wins. Mean utility is a step function of the offsets, which is why TPE's steps, a
     hundredth of the range at their finest, leave something to be found beside the best. Without `explain` no importance is computed.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    whole, proof = held, proof_rows(held, rules, seed)
+    if proof.any():
+        sample, held = without(sample, np.tile(proof, len(sample.labels) // len(held.labels))), without(held, proof)
     space = search_space(sample, held, rules)
     known = [key for key in enqueue if key in space.known]
     first = [key for key in known if (np.abs(space.known[key]) <= space.reach).all()]
@@ -140,7 +144,7 @@ def search(
     worth = np.where(short <= short.min(), values, -np.inf)
     best = np.flatnonzero(worth >= worth.max() - ALIKE * float(np.max(scale(sample.U))))
     nearest = points[best[np.abs(points[best] / space.reach).max(axis=1).argmin()]]
-    fitted = satisfy(held, rules, space.unpack(nearest))
+    fitted = satisfy(whole, rules, space.unpack(nearest), proof=proof if rules.recalls else None)
     return Study(
         space.names,
         points,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -173,13 +173,32 @@ def order_statistic(values: Any, wanted: Recall, *, weights: Any, groups: Any) -
     return found if found < np.inf else float(ordered[np.isfinite(ordered)].max())
 
 
-def satisfy(sample: Sample, rules: Constraints, start: Tuned) -> Fitted:
+def proof_rows(sample: Sample, rules: Constraints, seed: int) -> Bool:
+    """Rows `(n,)` that a search must not look at, so that they can prove the requirements on what it found.
+
+    Half of the groups with a row of a class whose recall is required, all their rows; none where nothing is required.
+    """
+    asked = np.unique(sample.groups[np.isin(sample.labels, [wanted.label for wanted in rules.recalls])])
+    drawn = np.random.default_rng(seed).permutation(asked)[: len(asked) // 2]
+    return np.asarray(np.isin(sample.groups, drawn))
+
+
+def without(sample: Sample, rows: Bool) -> Sample:
+    """The other rows, their weights raised so that each class has the weight that it had."""
+    K, kept = sample.shape[0], sample.take(~rows)
+    had, has = (np.bincount(part.labels, weights=part.weights, minlength=K) for part in (sample, kept))
+    return replace(kept, weights=kept.weights * (had / np.where(has > 0, has, 1.0))[kept.labels])
+
+
+def satisfy(sample: Sample, rules: Constraints, start: Tuned, *, proof: Bool | None = None) -> Fitted:
     """Raise prices and offsets from those of `start` until the rows show that limits and requirements are met; no more than needed.
 
-    Limits always hold on the rows. Where the requirements cannot be met too, the policy that comes nearest; see `check`.
+    Limits always hold on the rows. Where the requirements cannot be met too, the policy that comes nearest; see `check`. Where `start` was
+    chosen among many by rows of the classes required, only rows `proof` that had no part in it can show that they are met.
     """
     offsets, best = start.offsets.copy(), None
-    parts = [sample.take(sample.labels == wanted.label) for wanted in rules.recalls]
+    proving = sample if proof is None else sample.take(proof)
+    parts = [proving.take(proving.labels == wanted.label) for wanted in rules.recalls]
     for _ in range(ROUNDS):
         tuned = Tuned(offsets.copy(), priced(sample, rules.limits, offsets, start.prices))
         reached = tuple(recall_reached(part, tuned, wanted) for part, wanted in zip(parts, rules.recalls, strict=True))
