@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
-from pipelines import package, store
-from pipelines.bundle import Bundle
+from pipelines import package, publication, store
+from pipelines.bundle import Bundle, write_manifest
 from pipelines.errors import ExpostError
+from tests.stages.judging import edit, redone
 
 
 @pytest.fixture
@@ -51,6 +54,36 @@ def test_other_numbers_than_the_bundles_own_are_refused_and_leave_the_old_bundle
     with pytest.raises(ExpostError, match="must reproduce"):
         package.main()
     assert store.sha256(copy / "data/package/bundle/manifest.json") == before
+
+
+def test_a_policy_with_costs_of_each_row_and_a_class_prior_is_proven_too(copy: Path) -> None:
+    old = json.loads((copy / "data/decide/policy.json").read_text())
+    prior = {"data": [0.5, 0.5], "deployment": [0.8, 0.2]}
+    cells = [[0.0, -1.0], ["-heavy", 0.0]]
+    (copy / "data/decide/policy.json").write_text(json.dumps({**old, "matrix": cells, "threshold": None, "prior": prior}))
+    package.main()
+    bundle, rows = Bundle.load(copy / "data/package/bundle"), np.load(copy / "data/train/rows.npy")
+    assert bundle.cost_columns == ["heavy"]
+    scored = package.score_in_fresh_process(copy / "data/package/bundle", rows)
+    cost = pl.read_parquet(copy / "data/ingest/table.parquet")["heavy"].to_numpy()[rows]
+    odds = scored["probabilities"][:, 1] / scored["probabilities"][:, 0] * (0.2 / 0.8)
+    assert (scored["actions"] == (odds * cost > 1)).all()
+
+
+def test_the_example_of_a_models_input_has_the_costs_that_it_decides_with(copy: Path) -> None:
+    folder = copy / "data/package/bundle"
+    before = list(publication.example(folder))
+
+    def paid(schema: dict[str, Any]) -> None:
+        (cost,) = [column for column in schema["columns"] if column["name"] == "heavy"]
+        schema["columns"].remove(cost)
+        schema["others"].append({**cost, "role": "cost"})
+
+    edit(folder / "schema.json", paid)
+    write_manifest(folder)
+    assert list(publication.example(folder)) == [name for name in before if name != "heavy"]
+    redone(folder, matrix=[[0.0, -1.0], ["-heavy", 0.0]])
+    assert sorted(publication.example(folder)) == sorted(before)
 
 
 def test_a_preprocessing_of_another_training_is_refused(copy: Path) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from flows import panel as panels
 from pipelines import card, champion, evaluate, gate, plots, report, store
+from pipelines.commands.publish import Outcome
 from tests.stages.judging import crown, edit, other_policy, quick, validated
 
 PNG = b"\x89PNG\r\n\x1a\n"
+OUTCOME = Outcome("PASS", False, ("A reason.",))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +100,50 @@ def test_the_panel_shows_the_figures_of_evaluate_and_the_verdict(judged: Path) -
     assert sum(part["rows"] for part in panel["parts"]) + panel["excluded"] == panel["rows"]
     assert panel["calibration"]["sentence"]
     assert panel["policy"]["why"]
+
+
+def test_limits_requirements_prior_and_costs_by_row_stand_on_the_card_and_in_the_panel(copy: Path) -> None:
+    seen = {"mean": 0.25, "low": 0.2, "high": 0.3, "rows": 100}
+
+    def constrained(found: dict[str, Any]) -> None:
+        found.update(
+            limits=[{"action": "stop", "at_most": 0.2, "share": seen, "champion": seen}],
+            requirements=[{"class": "bad", "at_least": 0.9, "confidence": 0.9, "recall": seen, "rows": 40, "champion": None}],
+            prior={"data": {"good": 0.5, "bad": 0.5}, "deployment": {"good": 0.98, "bad": 0.02}},
+            matrix=[[0.0, -1.0], ["-heavy", 0.0]],
+            effective_rows=61.3,
+        )
+
+    edit(Path("data/evaluate/evaluation.json"), constrained)
+    edit(Path("data/decide/summary.json"), lambda summary: summary.update(thresholds=None, threshold=None))
+    report.main()
+    text, panel = Path("data/report/card.md").read_text(), read(copy, "report", "panel.json")
+    assert "| share of stop | at most 20 % | 0.250 \\[0.200, 0.300\\] | 0.250 \\[0.200, 0.300\\] |" in text
+    assert "| recall of bad | at least 90 % | 0.250 \\[0.200, 0.300\\] | n/a |" in text
+    assert "| bad | 50 % | 2 % |" in text
+    assert "| bad | -heavy | 0 |" in text
+    assert "Costs differ by row" in text
+    assert "which unequal weights make worth 61.3" in text
+    assert "rows counted without their weights" in text
+    assert "policy.png" not in text
+    assert [item["wanted"] for item in panel["constraints"]] == ["at most 20 %", "at least 90 %"]
+    shown = [section for section in panels.sections(OUTCOME, panel, None) if section.title == "Limits and requirements on the holdout"]
+    assert shown[0].rows[0] == ("share of stop", "at most 20 %", "0.250", "[0.200, 0.300]")
+
+
+def test_the_panels_heads_say_what_their_columns_are(judged: Path) -> None:
+    panel = read(judged, "report", "panel.json")
+    found = {section.title: section for section in panels.sections(OUTCOME, panel, None)}
+    calibration = found["Calibration on calib, cross-fitted"]
+    assert calibration.head == ("probabilities", "log loss", "Brier", "ECE")
+    assert [row[0] for row in calibration.rows] == ["as trained", f"after {panel['calibration']['method']}"]
+    assert calibration.lines[1] == f"holdout: {read(judged, 'evaluate', 'evaluation.json')['challenger']['calibration']['sentence']}"
+    assert "Limits and requirements on the holdout" not in found
+    assert any(line.startswith("analytic threshold 0.167, exact ") for line in found["Policy"].lines)
+
+
+def test_the_gates_plot_of_an_identical_challenger_says_so() -> None:
+    assert plots.forest([], "PASS", identical=True) != plots.forest([], "PASS")
 
 
 def test_the_card_says_the_verdict_first_and_escapes_what_comes_from_the_data(copy: Path) -> None:
