@@ -312,10 +312,15 @@ class Bundle:
         """Calibrated probabilities (n, K) of logits (n, K)."""
         return calibration.apply(self.calibrator, logits)
 
-    def calibrated(self, frame: pl.DataFrame, rows: pl.Series | None = None) -> tuple[NDArray[np.float64], dict[str, int]]:
-        """Calibrated probabilities (n, K) of raw rows, and per column the number of rows with a value unseen in train; errors as `encode`."""
+    def calibrated(
+        self, frame: pl.DataFrame, rows: pl.Series | None = None, *, threads: int | None = None
+    ) -> tuple[NDArray[np.float64], dict[str, int]]:
+        """Calibrated probabilities (n, K) of raw rows, and per column the number of rows with a value unseen in train; errors as `encode`.
+
+        The network runs on `threads`, all cores by default.
+        """
         encoded = self.encode(frame, rows)
-        return self.probabilities(self.network.logits(encoded.numbers, encoded.categories)), encoded.unseen
+        return self.probabilities(self.network.logits(encoded.numbers, encoded.categories, threads=threads)), encoded.unseen
 
     def decide(
         self,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,14 @@ from pipelines import tables
 from pipelines.bundle import Bundle
 from pipelines.core import priorshift, quota
 from pipelines.errors import must
+from pipelines.scoring import cores
 
 if TYPE_CHECKING:
     import polars as pl
 
 Float = NDArray[np.float64]
+T = TypeVar("T")
+R = TypeVar("R")
 SHOWN = 12  #: classes of whose share something is said
 
 
@@ -43,21 +47,41 @@ def numbered(frames: Iterator[pl.DataFrame]) -> Iterator[tuple[slice, pl.DataFra
         start = stop
 
 
+def side_by_side(made: Callable[[T], R], items: Iterator[T]) -> Iterator[R]:
+    """What `made` makes of each item, in order, on as many threads as there are cores, no further ahead than that."""
+    ahead, waiting = cores(), deque[Future[R]]()
+    with ThreadPoolExecutor(ahead) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(made, item))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
 def hold(bundle: Bundle, frames: Iterator[pl.DataFrame], folder: Path, seen: Callable[[int], None]) -> Held:
     """Score all rows once; `seen` is told how many there were in each batch."""
     weight = next((column["name"] for column in bundle.schema["others"] if column["role"] == "weight"), None)
     weights: list[Float] = []
     unseen = Counter[str]()
     path, rows = folder / "probability", 0
+
+    def scored(part: tuple[slice, pl.DataFrame, pl.Series]) -> tuple[Float, dict[str, int], Float | None]:
+        _, frame, numbers = part
+        probability, batch = bundle.calibrated(frame, numbers, threads=1)
+        return probability, batch, _weights(frame, weight, numbers) if weight in frame.columns else None
+
     with path.open("wb") as stream:
-        for _, frame, numbers in numbered(frames):
-            probability, batch = bundle.calibrated(frame, numbers)
+        for probability, batch, weighted in side_by_side(scored, numbered(frames)):
             probability.tofile(stream)
             unseen.update(batch)
-            if weight in frame.columns:
-                weights.append(_weights(frame, weight, numbers))
-            rows += len(frame)
-            seen(len(frame))
+            weights += [] if weighted is None else [weighted]
+            rows += len(probability)
+            seen(len(probability))
     shape = (rows, len(bundle.classes))
     held = np.memmap(path, dtype=np.float64, mode="r", shape=shape) if rows else np.zeros(shape)
     return Held(held, np.concatenate(weights) if weights else None, unseen)

@@ -157,11 +157,14 @@ class _Job:
         return [name for name in (*features, *self.bundle.cost_columns, *weights) if name in self.names]
 
     def _scored(self) -> Iterator[_Batch]:
-        for _, frame, numbers in held.numbered(self._frames(*self._read, *self.kept)):
+        def scored(part: tuple[slice, pl.DataFrame, pl.Series]) -> _Batch:
+            _, frame, numbers = part
             with _of(self.source):
-                probability, unseen = self.bundle.calibrated(frame, numbers)
-                decided = self.bundle.decide(probability, frame, numbers)
-            yield _Batch(frame, self.bundle, decided, unseen)
+                probability, unseen = self.bundle.calibrated(frame, numbers, threads=1)
+                return _Batch(frame, self.bundle, self.bundle.decide(probability, frame, numbers), unseen)
+
+        _ = self.bundle.network  # loaded before threads ask for it
+        return held.side_by_side(scored, held.numbered(self._frames(*self._read, *self.kept)))
 
     def _in_two_passes(self, folder: Path, progress: Callable[[int], None]) -> Iterator[_Batch]:
         with _of(self.source):
