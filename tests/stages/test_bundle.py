@@ -125,6 +125,8 @@ def test_scores_do_not_depend_on_the_batch(world: Path) -> None:
     np.testing.assert_allclose(by_seven.logits, whole.logits, atol=1e-6)
     np.testing.assert_allclose(by_seven.embedding, whole.embedding, atol=1e-5)
     np.testing.assert_allclose(np.exp(whole.logits).sum(axis=1), 1, atol=1e-6)
+    for threads in (1, 3):
+        np.testing.assert_array_equal(bundle.network.logits(numbers, categories, threads=threads), whole.logits)
 
 
 def test_a_missing_feature_is_named_with_its_nearest_name(world: Path) -> None:

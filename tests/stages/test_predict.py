@@ -159,3 +159,29 @@ def test_neither_prefect_nor_torch_is_imported(bundle: Path, tmp_path: Path) -> 
     command = [sys.executable, "-c", code, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), str(bundle)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.csv"])
+def test_on_a_terminal_a_bar_shows_rows_and_their_total_where_the_file_says_it(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    table = mixed_table(300).drop("outcome")
+    table.write_csv(tmp_path / name) if name.endswith("csv") else table.write_parquet(tmp_path / name)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    predict(tmp_path / name, tmp_path / "out.csv", bundle, report=silent)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("300/300" if name == "in.parquet" else "300/?") in shown.err
+
+
+def test_many_small_batches_side_by_side_keep_their_order(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = mixed_table(400, seed=3)
+    table.write_parquet(tmp_path / "in.parquet")
+    monkeypatch.setattr(module, "BATCH", 3)
+    predict(tmp_path / "in.parquet", tmp_path / "many.parquet", bundle, keep=["key"], report=silent)
+    monkeypatch.setattr(module, "BATCH", 1000)
+    predict(tmp_path / "in.parquet", tmp_path / "one.parquet", bundle, keep=["key"], report=silent)
+    many, one = pl.read_parquet(tmp_path / "many.parquet"), pl.read_parquet(tmp_path / "one.parquet")
+    assert many["key"].to_list() == table["key"].to_list()
+    assert_frame_equal(many, one, abs_tol=1e-6)
