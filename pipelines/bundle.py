@@ -211,9 +211,9 @@ class Bundle:
         deployment = utility.class_prior(tuple(self.classes), self.data_prior) if utility.prior else None
         return changed if deployment is None else changed.with_prior(deployment)
 
-    def with_prior(self, deployment: Sequence[float]) -> Bundle:
-        """The same model deciding under the class shares `deployment` (K,) instead of those of its data."""
-        prior = {"data": self.data_prior, "deployment": [float(share) for share in deployment]}
+    def with_prior(self, deployment: Sequence[float], data: Sequence[float] | None = None) -> Bundle:
+        """The same model deciding under the class shares `deployment` (K,) instead of `data` (K,), those of calib by default."""
+        prior = {"data": list(data or self.data_prior), "deployment": [float(share) for share in deployment]}
         return self._deciding({**self.policy, "prior": prior})
 
     def _deciding(self, made: dict[str, Any]) -> Bundle:

@@ -120,7 +120,7 @@ def under_estimated_prior(bundle: Bundle, held: Held) -> tuple[Bundle, list[str]
         lines.append(
             "the policy's limits, requirements and tuned cut-offs were fitted under other class shares and are not warranted under these"
         )
-    return bundle.with_prior(found.smoothed.tolist()), lines
+    return bundle.with_prior(found.smoothed.tolist(), bundle.reference.get("implied")), lines
 
 
 def limits_of(at_most: dict[str, int], bundle: Bundle) -> dict[int, int]:

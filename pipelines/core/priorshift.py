@@ -1,7 +1,7 @@
 """The class shares of an unlabelled batch, how sure they are, and whether they should be believed.
 
-The estimate is Saerens, Latinne & Decaestecker's (2002): the shares under which the batch is likeliest, with the calibrated probabilities as
-densities up to a factor per row. It holds under label shift: each class looks as it did on calib, only the shares differ. That cannot be
+The estimate is Saerens, Latinne & Decaestecker's (2002): the shares under which the batch is likeliest, with the calibrated probabilities,
+divided by the shares that they mean on calib, as densities up to a factor per row. It holds under label shift: each class looks as it did on calib, only the shares differ. That cannot be
 seen from the estimate, so it is checked on the histogram of scores that calib left (`core/labelshift.py`): by how well a mixture of the
 classes' histograms fits the batch's, and by whether the shares fitted to that histogram (in the manner of Lipton et al. 2018) agree.
 """
@@ -89,7 +89,8 @@ def estimate(probability: Any, reference: Mapping[str, Any], *, weights: Any = N
     histograms, which is at least that of a calibrator with fewer numbers fitted on the same rows.
     """
     data = np.asarray(reference["prior"], dtype=np.float64)
-    batch = Mixture(probability, scale=data, weights=weights)
+    # divided by calib's class shares instead, their sampling noise would stand in every density
+    batch = Mixture(probability, scale=reference.get("implied", data), weights=weights)
     shares = batch.maximum()
     _, _, information = batch.moments(shares)
     noise = _Noise(batch, shares, information, reference)

@@ -27,6 +27,7 @@ def test_every_row_is_in_one_bin_and_no_bin_is_tiny(classes: int) -> None:
     assert counts.shape == (classes, labelshift.bins(found["edges"]))
     assert counts.sum(axis=0).min() >= labelshift.FEWEST
     np.testing.assert_array_equal(labelshift.histogram(p, found["edges"]), counts.sum(axis=0))
+    np.testing.assert_allclose(found["implied"], p.mean(axis=0))
     half = np.bincount(labels) + 0.5
     np.testing.assert_allclose(found["prior"], half / half.sum())
 

@@ -60,6 +60,19 @@ def test_without_a_shift_nothing_is_seen(data: tuple[float, ...]) -> None:
     assert np.mean([bool(doubts(one, NAMES)) for one in found]) <= 0.1
 
 
+def test_probabilities_that_were_not_fitted_on_calib_are_as_good() -> None:
+    """Calib's class shares differ from what the probabilities mean by sampling noise, which must not pass into the estimate."""
+    found, prior = [], np.array([0.5, 0.3, 0.2])
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x, labels = rows(prior, 400, rng)
+        new, _ = rows(prior, 4000, rng)
+        exact = [calibration.softmax(logits(points, prior) / 1.6) for points in (x, new)]
+        found.append(estimate(exact[1], labelshift.reference(exact[0], labels)))
+    assert (np.mean([(one.low <= prior) & (prior <= one.high) for one in found], axis=0) >= 0.9).all()
+    assert np.mean([one.has_moved for one in found]) <= 0.1
+
+
 def test_a_batch_whose_classes_look_different_is_not_believed() -> None:
     assert np.mean([one.fit < priorshift.DOUBT for one in draws((0.7, 0.3), (0.7, 0.3), 30, 1.6)]) > 0.9
     (reason,) = doubts(once((0.7, 0.3), (0.7, 0.3), 1, spread=1.6, batch=4000), NAMES)[:1]
