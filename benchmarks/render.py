@@ -78,7 +78,7 @@ def savings(result: dict[str, Any]) -> str:
 def kdd99(result: dict[str, Any]) -> str:
     scoring = result["scorings"][0]
     rows = ["| mean official cost on the 311,029 test rows | cost | 95 % interval | expost minus this one |", "|---|---|---|---|"]
-    for name, entry in scoring["figures"].items():
+    for name, entry in sorted(scoring["figures"].items(), key=lambda item: (item[0] != "expost", item[0])):
         paired = entry["expost_minus_peer"]
         against = "" if name == "expost" else f"{paired['mean']:+.4f}, {paired['low']:+.4f} to {paired['high']:+.4f}"
         rows.append(f"| {name} | {entry['cost']:.4f} | {entry['low']:.4f} to {entry['high']:.4f} | {against} |")
@@ -89,19 +89,25 @@ def kdd99(result: dict[str, Any]) -> str:
 
 
 def _shift(scoring: dict[str, Any]) -> str:
-    """Per class: its share in training, in the test rows and as estimated, and how attacks of types that training lacks fared."""
+    """Per class its true and estimated share, and how rows of attack types fared that the 10 % file has and has not; what fits no shares."""
     shift = scoring["shift"]
-    rows = [
-        "| class | share in the 10 % file's calib | in the test rows | EM estimate | rows of attack types never seen | own class given: seen, never seen types |"
-    ]
-    rows.append("|---" * 6 + "|")
+    rows = ["| class | share of the test rows | EM estimate | rows of known types, own class given | rows of new types, own class given |"]
+    rows.append("|---" * 5 + "|")
     for k, name in enumerate(shift["classes"]):
-        entry, estimate = scoring["attacks"]["classes"][name], shift["estimate"]
-        unseen, total = entry["unseen"]["rows"], entry["seen"]["rows"] + entry["unseen"]["rows"]
-        recall = ", ".join("-" if entry[word]["recall"] is None else f"{entry[word]['recall']:.1%}" for word in ("seen", "unseen"))
-        cells = [f"{shift['data'][k]:.2%}", f"{shift['true'][k]:.2%}"]
-        cells += [f"{estimate['mean'][k]:.2%} ({estimate['low'][k]:.2%} to {estimate['high'][k]:.2%})", f"{unseen:,} of {total:,}", recall]
+        estimate, cells = shift["estimate"], [f"{shift['true'][k]:.2%}"]
+        cells.append(f"{estimate['mean'][k]:.2%} ({estimate['low'][k]:.2%} to {estimate['high'][k]:.2%})")
+        for word in ("seen", "unseen"):
+            entry = scoring["attacks"]["classes"][name][word]
+            cells.append(f"{entry['rows']:,}" + ("" if entry["recall"] is None else f", {entry['recall']:.1%}"))
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    rows += [
+        "",
+        "| distinct rows, each once | rows | share that no mixture of the classes explains | p-value of the fit |",
+        "|---|---|---|---|",
+    ]
+    for name, entry in shift["distinct"].items():
+        p = entry["p_value_of_fit"]
+        rows.append(f"| {name} | {entry['rows']:,} | {entry['unexplained']:.1%} | {'below 1e-16' if p < 1e-16 else f'{p:.2g}'} |")
     return "\n".join(rows) + "\n"
 
 
