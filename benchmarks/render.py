@@ -148,7 +148,24 @@ def intervals(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"speed": speed, "peers": peers, "savings": savings, "kdd99": kdd99, "threshold": threshold, "intervals": intervals}
+def scoring(result: dict[str, Any]) -> str:
+    """Seconds, rows per second and peak memory of each scorer by rows."""
+    lines = [f"| Parquet of {result['columns']} columns | rows | seconds | rows per second | largest memory |", "|---|---|---|---|---|"]
+    for entry in result["figures"]:
+        shown = f"{entry['rows']:,} | {entry['seconds']:.1f} s | {entry['rows_per_second']:,.0f} | {entry['peak_mb']:.0f} MB"
+        lines.append(f"| {entry['name']} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES = {
+    "speed": speed,
+    "peers": peers,
+    "savings": savings,
+    "kdd99": kdd99,
+    "threshold": threshold,
+    "intervals": intervals,
+    "scoring": scoring,
+}
 
 
 if __name__ == "__main__":

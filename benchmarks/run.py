@@ -2,14 +2,13 @@
 
 import sys
 
-from benchmarks import peers, render, savings, speed
+from benchmarks import intervals, peers, render, savings, scoring, speed, threshold
 
 
 def main() -> None:
     sys.argv = sys.argv[:1]
-    speed.main()
-    peers.main()
-    savings.main()
+    for benchmark in (speed, threshold, intervals, scoring, peers, savings):
+        benchmark.main()
     render.main()
 
 
