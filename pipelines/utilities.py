@@ -87,7 +87,8 @@ def _evaluated(text: str, frame: pl.DataFrame, rows: pl.Series | None) -> NDArra
         empty = next((name for name in names if frame[name][wrong.tolist()].null_count() == len(wrong)), None)
         where = f" ('\"{empty}\" IS NOT NULL')" if empty else ""
         remedy = (
-            f"Fill the values in, leave such rows out with ingest.where{where}, or write the expression so that it gives a number there."
+            f"Fill the values in, leave such rows out (of the source with ingest.where{where}), or write the expression so that it gives a "
+            "number there."
         )
         raise must(f"the expression {text!r} must give a finite number in every row", got, remedy)
     return np.asarray(result, dtype=np.float64)
