@@ -202,7 +202,7 @@ def test_a_quotient_with_a_decimal_or_a_column_is_not(text: str) -> None:
         ("-C / D", r"2 of 4 rows have none \(row 12: -inf, where C is 2, D is 0; row 14: missing, where C is missing, D is 1\)"),
         ("LN(D)", r"1 of 4 rows have none \(row 12: -inf, where D is 0\)"),
         ("SQRT(D - 1)", r"row 12: NaN|row 12: nan"),
-        ("C", r"""1 of 4 .*row 14: missing.*leave such rows out with ingest\.where \('"C" IS NOT NULL'\)"""),
+        ("C", r"""1 of 4 .*row 14: missing.*leave such rows out \(of the source with ingest\.where \('"C" IS NOT NULL'\)"""),
         ("1e400 * D", r"4 of 4 rows have none \(row 11: .*; row 12: .*; row 13: [^;]*\)"),
     ],
 )
