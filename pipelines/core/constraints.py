@@ -9,7 +9,7 @@ weights and no groups the confidence is exact, else it is an approximation on th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -84,6 +84,52 @@ def trivial_allowed(U: Any, limits: Mapping[int, float], recalls: Any) -> Bool:
     for label in recalls:
         allowed &= best[..., label, :].reshape(-1, len(allowed)).all(axis=0)
     return allowed if allowed.any() else np.ones_like(allowed)
+
+
+def blind_recall(U: Any, labels: Any, label: int, weights: Any = None) -> Float:
+    """Recall of class `label` that "always action a" reaches, `(A,)`: weighted share of the class's rows whose best actions hold a.
+
+    1 for all actions where no row of `labels` `(n,)` is of the class; `U` is `(K, A)` or `(n, K, A)`.
+    """
+    matrix, rows = np.asarray(U, dtype=np.float64), np.asarray(labels) == label
+    best = (regret_matrix(matrix) <= policy.TIE)[..., label, :]
+    if best.ndim == 1:
+        return np.asarray(best, dtype=np.float64)
+    w = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
+    return np.asarray(np.average(best[rows], axis=0, weights=w[rows]) if w[rows].any() else np.ones(best.shape[1]), dtype=np.float64)
+
+
+def best_blind(mean_utility: Any, limits: Mapping[int, float], recalls: Sequence[tuple[Any, float]] = ()) -> Float:
+    """Shares `(A,)` of the actions in the best policy that looks at no row but draws its action, within limits and requirements.
+
+    The linear programme max x @ `mean_utility` `(A,)` over shares x with x[a] <= `limits`[a] and, for each of `recalls`, a pair of
+    `blind_recall` `(A,)` and the recall asked for, x @ blind_recall >= that recall. One action alone where nothing forbids it, and where
+    no shares keep everything.
+    """
+    from scipy.optimize import linprog
+
+    worth = np.asarray(mean_utility, dtype=np.float64)
+    alone: Float = np.eye(len(worth))[int(worth.argmax())]
+    if not limits and not recalls:
+        return alone
+    found = linprog(
+        -worth / (float(np.abs(worth).max()) or 1.0),
+        A_eq=np.ones((1, len(worth))),
+        b_eq=[1.0],
+        A_ub=-np.array([reached for reached, _ in recalls], dtype=np.float64) if recalls else None,
+        b_ub=[-wanted for _, wanted in recalls] if recalls else None,
+        bounds=[(0.0, min(1.0, limits.get(action, 1.0))) for action in range(len(worth))],
+    )
+    if not found.success:
+        return alone
+    shares = np.where(found.x > 1e-9, found.x, 0.0)
+    return np.asarray(shares / shares.sum())
+
+
+def blind_name(actions: Sequence[str], shares: Any) -> str:
+    """What a policy that draws its action is called: "always leave", or "20 % biopsy, 80 % leave, at random"."""
+    mixed = [(share, name) for share, name in zip(np.asarray(shares).tolist(), actions, strict=True) if share > 0]
+    return f"always {mixed[0][1]}" if len(mixed) == 1 else ", ".join(f"{100 * share:.3g} % {name}" for share, name in mixed) + ", at random"
 
 
 def effective_units(weights: Any, groups: Any) -> float:

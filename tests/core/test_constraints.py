@@ -299,3 +299,43 @@ def test_which_trivial_policies_limits_and_requirements_allow():
     by_row = np.stack([REFER, REFER[:, [1, 0, 2]]])
     assert constraints.trivial_allowed(by_row, {2: 0.5}, []).tolist() == [True, True, False]
     assert constraints.trivial_allowed(by_row, {}, [1]).tolist() == [True, True, True]  # no action is best for the class in every row
+
+
+@given(seed=seeds, limited=st.sets(st.integers(0, 3)), required=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_no_draw_of_shares_that_keeps_limits_and_requirements_is_better_than_the_best_blind_policy(seed, limited, required):
+    rng = np.random.default_rng(seed)
+    worth, limits = rng.normal(size=4), {action: float(rng.uniform(0.1, 0.6)) for action in limited}
+    recalls = [(np.array([0.0, 0.3, 1.0, 0.0]), 0.4)] if required else []
+    found = constraints.best_blind(worth, limits, recalls)
+    assert found.sum() == pytest.approx(1) and (found >= 0).all()
+
+    def kept(x):
+        return np.all([x[:, a] <= most + 1e-9 for a, most in limits.items()] + [x @ r >= least - 1e-9 for r, least in recalls], axis=0)
+
+    drawn = np.vstack([rng.dirichlet(np.full(4, 0.5), 3000), rng.dirichlet(np.full(4, 3.0), 3000), np.eye(4)])
+    allowed = drawn[kept(drawn) * np.ones(len(drawn), dtype=bool)]
+    if len(allowed):
+        assert np.all(kept(found[None]))
+        assert worth @ found >= (allowed @ worth).max() - 1e-9
+
+
+def test_the_best_blind_policy_is_one_action_unless_a_limit_divides_the_rows():
+    worth, names = np.array([-3.0, -1.0, -2.0]), ("leave", "biopsy", "wait")
+    assert constraints.best_blind(worth, {}).tolist() == [0, 1, 0]
+    assert constraints.best_blind(worth, {0: 0.1}).tolist() == [0, 1, 0]
+    mixed = constraints.best_blind(worth, {1: 0.2, 2: 0.25})
+    np.testing.assert_allclose(mixed, [0.55, 0.2, 0.25])
+    assert constraints.blind_name(names, mixed) == "55 % leave, 20 % biopsy, 25 % wait, at random"
+    assert constraints.blind_name(names, [0, 1, 0]) == "always biopsy"
+    np.testing.assert_allclose(constraints.best_blind(worth, {}, [([1, 0, 0], 0.3)]), [0.3, 0.7, 0])
+    assert constraints.best_blind(worth, {0: 0.2}, [([1, 0, 0], 0.3)]).tolist() == [0, 1, 0]  # no shares keep both
+    assert constraints.best_blind(worth, {0: 0.2, 1: 0.2, 2: 0.2}).tolist() == [0, 1, 0]
+
+
+def test_the_recall_of_a_blind_policy_is_the_share_of_the_rows_of_the_class_for_whom_the_action_is_best():
+    assert constraints.blind_recall(REFER, [0, 1], 1).tolist() == [0, 1, 0]
+    by_row = np.stack([REFER, REFER[:, [1, 0, 2]], REFER])
+    np.testing.assert_allclose(constraints.blind_recall(by_row, [1, 1, 0], 1), [0.5, 0.5, 0])
+    np.testing.assert_allclose(constraints.blind_recall(by_row, [1, 1, 0], 1, weights=[1, 3, 5]), [0.75, 0.25, 0])
+    assert constraints.blind_recall(by_row, [0, 0, 0], 1).tolist() == [1, 1, 1]
