@@ -91,7 +91,7 @@ def read_calib(utility: Utility) -> tuple[Calib, dict[str, list[float]] | None]:
     if not np.allclose(crossfitted.sum(axis=2), 1, atol=1e-6):
         raise must("data/calibrate/crossfit.npy must hold probabilities", "rows do not sum to 1", "Run `dvc repro calibrate`.")
     labels, groups, weights = (array("split", f"{name}.npy")[rows] for name in ("labels", "groups", "weights"))
-    shipped, prior = array("calibrate", "probabilities.npy"), class_prior(utility, classes, labels, weights)
+    shipped, prior = array("calibrate", "probabilities.npy"), class_prior(utility, classes)
     if prior is not None:
         ratio = np.array(prior["deployment"]) / np.array(prior["data"])
         weights = weights * ratio[labels]
@@ -129,12 +129,13 @@ def _row_numbers(rows: Int) -> pl.Series:
     return pl.Series(rows + 1)
 
 
-def class_prior(utility: Utility, classes: tuple[str, ...], labels: Int, weights: Float) -> dict[str, list[float]] | None:
-    """Class shares of the data, as weighted calib rows show them, and of the deployment as declared; None where none are."""
-    counts = np.maximum(np.bincount(labels, weights=weights, minlength=len(classes)), 0.5)
-    data = counts / counts.sum()
+def class_prior(utility: Utility, classes: tuple[str, ...]) -> dict[str, list[float]] | None:
+    """Class shares of the data, those that the calibrator took down of calib, and of the deployment as declared; None where none are."""
+    if not utility.prior:
+        return None
+    data = store.read_json(store.need(store.stage_path("calibrate", "calibrator.json")))["reference"]["prior"]
     deployment = utility.class_prior(classes, data)
-    return None if deployment is None else {"data": data.tolist(), "deployment": deployment}
+    return None if deployment is None else {"data": data, "deployment": deployment}
 
 
 def write_study(out: Path, study: search.Study | None, classes: Sequence[str], actions: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ EPS = 1e-12
 def reference(probability: Any, labels: Any, *, weights: Any = None) -> dict[str, Any]:
     """Class shares and class-conditional histograms of `probability` `(n, K)` with `labels` `(n,)`, as plain numbers.
 
-    `prior` `(K,)` are the weighted class shares, smoothed by half a row per class so that none is 0; `implied` `(K,)` the mean probabilities,
+    `prior` `(K,)` are the weighted class shares, a class without rows half the smallest row's share so that none is 0; `implied` `(K,)` the mean probabilities,
     which are the shares that the probabilities themselves mean and know more exactly. `edges` holds one ascending list
     for two classes, one per predicted class for more, null for those that share the last bin. `counts` `(K, B)` are effective rows: each
     class's weighted shares of the bins times (sum w)^2 / sum w^2 of its rows, so weights make no row more than one; no bins beyond 50 classes.
@@ -34,11 +34,11 @@ def reference(probability: Any, labels: Any, *, weights: Any = None) -> dict[str
     w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
     classes = p.shape[1]
     total = np.bincount(truth, weights=w, minlength=classes)
-    half = 0.5 * float((w**2).sum() / w.sum())
     edges = _edges(p, truth, w)
     effective = total**2 / np.maximum(np.bincount(truth, weights=w**2, minlength=classes), EPS)
     counts = histogram(p, edges, labels=truth, weights=w) * (effective / np.maximum(total, EPS))[:, None]
-    prior = (total + half) / (total + half).sum()
+    prior = np.maximum(total, 0.5 * w[w > 0].min()) if w.any() else np.ones(classes)
+    prior = prior / prior.sum()
     return {"prior": prior.tolist(), "implied": (w @ p / w.sum()).tolist(), "edges": edges, "counts": counts.tolist()}
 
 

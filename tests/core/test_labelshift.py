@@ -28,8 +28,7 @@ def test_every_row_is_in_one_bin_and_no_bin_is_tiny(classes: int) -> None:
     assert counts.sum(axis=0).min() >= labelshift.FEWEST
     np.testing.assert_array_equal(labelshift.histogram(p, found["edges"]), counts.sum(axis=0))
     np.testing.assert_allclose(found["implied"], p.mean(axis=0))
-    half = np.bincount(labels) + 0.5
-    np.testing.assert_allclose(found["prior"], half / half.sum())
+    np.testing.assert_allclose(found["prior"], np.bincount(labels) / 1000)
 
 
 def test_classes_permute() -> None:
@@ -54,7 +53,7 @@ def test_a_class_without_rows_and_one_never_predicted_have_a_share_and_a_bin() -
     p, labels = drawn(600, 4)
     p[:, 3] = 1e-9
     found = labelshift.reference(p / p.sum(axis=1, keepdims=True), np.minimum(labels, 2))
-    assert found["prior"][3] > 0
+    assert found["prior"][3] == pytest.approx(0.5 / 600.5)
     assert found["edges"][3] is None
     share, rows = labelshift.shares(found)
     assert (share > 0).all()
@@ -68,3 +67,10 @@ def test_tied_scores_and_many_classes_are_kept_small() -> None:
     assert found["edges"] == [[pytest.approx((np.log(0.1 / 0.9) + np.log(1.5)) / 2)]]
     many, labels = drawn(500, 60)
     assert np.array(labelshift.reference(many, labels)["counts"]).shape == (60, 0)
+
+
+def test_the_prior_is_the_weighted_share_however_heavy_some_rows_are() -> None:
+    p, labels = drawn(400, 3)
+    weights = np.where(np.arange(400) == 0, 1e5, 1.0)
+    prior = np.array(labelshift.reference(p, labels, weights=weights)["prior"])
+    np.testing.assert_allclose(prior, np.bincount(labels, weights=weights) / weights.sum(), rtol=1e-12)
