@@ -179,7 +179,13 @@ def choose(candidates: Sequence[dict[str, Any]], options: Decide, unit: str) -> 
     if not allowed:
         return "analytic", "The policies under decide.policies do not fit this utility matrix, so the analytic policy decides."
     if "analytic" not in options.policies:
-        best = max(allowed, key=lambda c: float(c["utility"]))
+        meeting = [c for c in allowed if c["meets_requirements"]]
+        if not meeting:
+            return (
+                "analytic",
+                "No policy under decide.policies meets utility.require on rows it was not tuned on: the analytic one decides.",
+            )
+        best = max(meeting, key=lambda c: float(c["utility"]))
         return best["policy"], f"decide.policies leaves the analytic policy out; {best['policy']} has the highest cross-fitted utility."
     tuned = [c for c in allowed if c["policy"] != "analytic" and c["meets_requirements"]]
     if not tuned:
@@ -187,10 +193,15 @@ def choose(candidates: Sequence[dict[str, Any]], options: Decide, unit: str) -> 
         return "analytic", f"The analytic policy is the only candidate{missed}."
     sure = [c for c in tuned if c["gain_low"] > 0]
     best = max(sure or tuned, key=lambda c: float(c["utility"]))
-    figures = f"{best['gain_over_analytic']:+.4f} {unit} per case, lower bound {best['gain_low']:+.4f} at {options.confidence:.0%}"
+    figures = f"{signed(best['gain_over_analytic'])} {unit} per case, lower bound {signed(best['gain_low'])} at {options.confidence:.0%}"
     if sure:
         return best["policy"], f"The {best['policy']} policy surely gains over the analytic one on rows it was not tuned on: {figures}."
     return (
         "analytic",
         f"No tuned policy surely gains over the analytic one on rows it was not tuned on; the best, {best['policy']}: {figures}.",
     )
+
+
+def signed(value: float) -> str:
+    """A number with its sign to four places, where none is left +0.0000."""
+    return f"{round(value, 4) + 0.0:+.4f}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -30,15 +32,16 @@ def prior_summary(calib: Calib, prior: dict[str, list[float]] | None) -> dict[st
 
 
 def overview(calib: Calib, utility: Utility, taken: Int, options: Decide) -> dict[str, Any]:
-    """Utility of the chosen policy, cross-fitted, beside the trivial policies and argmax, and its gain over the best trivial one allowed."""
+    """Utility of the chosen policy, cross-fitted, beside the trivial policies and argmax, and its gain over the best blind one allowed."""
     pooled, chosen = calib.pooled(), utility_of(taken, calib)
     ignoring = utility_of(policy.argmax_ignoring_costs(pooled.probability, pooled.U).reshape(calib.repeats, -1), calib)
     always = trivial(calib.labels, calib.U, calib.weights)
     allowed = constraints.trivial_allowed(calib.U, calib.rules.limits, [wanted.label for wanted in calib.rules.recalls])
-    best, spread = int(np.where(allowed, always, -np.inf).argmax()), difference_range(calib.U)
+    recalls = [(constraints.blind_recall(calib.U, calib.labels, r.label, calib.weights), r.at_least) for r in calib.rules.recalls]
+    blind, spread = constraints.best_blind(always, calib.rules.limits, recalls), difference_range(calib.U)
     found = interval(chosen, calib, value_range(calib.U), options.confidence)
     argmax = interval(ignoring, calib, value_range(calib.U), options.confidence)
-    gain = interval(chosen - of_class(calib.U, calib.labels)[:, best], calib, (-spread, spread), options.confidence)
+    gain = interval(chosen - of_class(calib.U, calib.labels) @ blind, calib, (-spread, spread), options.confidence)
 
     def regret(values: Float) -> float:
         return float(np.average(regret_of(values, calib.labels, calib.U), weights=calib.weights))
@@ -58,7 +61,7 @@ def overview(calib: Calib, utility: Utility, taken: Int, options: Decide) -> dic
             {"policy": f"always {a}", "action": a, "utility": float(u), "allowed": bool(ok)}
             for a, u, ok in zip(utility.actions, always, allowed, strict=True)
         ],
-        "best_trivial": f"always {utility.actions[best]}",
+        "best_trivial": constraints.blind_name(utility.actions, blind),
         "argmax": {**_plain(argmax), "regret": regret(ignoring)},
     }
 
@@ -123,7 +126,7 @@ def notes(calib: Calib, utility: Utility, taken: Int, options: Decide) -> list[s
     said = []
     if "exact" in options.policies and calib.U.shape[-1] > 2:
         said.append("The exact cut-off is for two actions; it was left out.")
-    never = [name for action, name in enumerate(utility.actions) if not (taken == action).any()]
+    never = [repr(name) for action, name in enumerate(utility.actions) if not (taken == action).any()]
     if never:
         said.append(f"The policy takes {' and '.join(never)} for no row of calib.")
     return said
@@ -144,7 +147,12 @@ def flat(summary: dict[str, Any]) -> dict[str, float]:
         "utility_argmax": summary["argmax"]["mean"],
     }
     for entry in summary["trivial"]:
-        figures["utility_always_" + re.sub(r"\W+", "_", entry["action"])] = entry["utility"]
+        figures[_unused("utility_always_" + re.sub(r"\W+", "_", entry["action"]), figures)] = entry["utility"]
     if summary["threshold"] is not None:
         figures["threshold"] = summary["threshold"]
     return figures
+
+
+def _unused(key: str, keys: Container[str]) -> str:
+    """The key, or, as two actions' names may differ in signs alone, the key and the first number that makes it another."""
+    return next(name for name in chain([key], (f"{key}_{number}" for number in count(2))) if name not in keys)

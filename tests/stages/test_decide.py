@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from scipy.stats import binomtest
 
-from pipelines import candidates, decide, search, store
-from pipelines.core import constraints, crossfit, policy, threshold, utility
+from pipelines import candidates, decide, decision, search, store
+from pipelines.core import constraints, crossfit, labelshift, policy, threshold, utility
 from pipelines.core.calibration import softmax
 from pipelines.core.constraints import Constraints, Recall
 from pipelines.core.sample import Sample
@@ -43,6 +43,8 @@ def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0,
     store.stage_path("ingest").mkdir(parents=True, exist_ok=True)
     pl.DataFrame({"amount": rng.lognormal(0, 1, n), "fee": np.ones(n)}).write_parquet(store.stage_path("ingest", "table.parquet"))
     store.write_json(store.stage_path("split", "meta.json"), {"classes": [f"c{k}" for k in range(K)]})
+    reference = labelshift.reference(softmax(wrong), labels, weights=weights)
+    store.write_json(store.stage_path("calibrate", "calibrator.json"), {"reference": reference})
 
 
 def run(monkeypatch, folder: Path, params: str, **upstream) -> dict:
@@ -269,6 +271,45 @@ def test_a_prior_corrects_the_probabilities_and_weighs_the_rows(monkeypatch, tmp
     np.testing.assert_array_equal(policy.apply(shipped, p), (odds > 0.1).astype(int))
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_data_prior_of_the_policy_is_the_one_that_the_calibrator_took_down(monkeypatch, tmp_path, weighted):
+    weights = np.random.default_rng(0).lognormal(0, 2, 300) if weighted else None
+    run(monkeypatch, tmp_path, FEW + BINARY.replace("}}}", "}}, prior: {c1: 0.05}}"), weights=weights)
+    shipped, labels = store.read_json(Path("data/decide/policy.json")), np.load("data/split/labels.npy")
+    assert shipped["prior"]["data"] == store.read_json(Path("data/calibrate/calibrator.json"))["reference"]["prior"]
+    assert shipped["prior"]["data"] == pytest.approx(np.bincount(labels, weights=weights) / (300 if weights is None else weights.sum()))
+    other = store.read_json(Path("data/calibrate/calibrator.json"))
+    store.write_json(Path("data/calibrate/calibrator.json"), {**other, "reference": {**other["reference"], "prior": [0.75, 0.25]}})
+    decide.main()
+    assert store.read_json(Path("data/decide/policy.json"))["prior"]["data"] == [0.75, 0.25]
+
+
+def entry(name, *, utility, meets=True, gain=-5.9e-19) -> dict:
+    return {"policy": name, "utility": utility, "gain_over_analytic": gain, "gain_low": -0.1, "meets_requirements": meets}
+
+
+def test_without_the_analytic_policy_one_that_meets_the_requirements_ships_before_a_better_one_that_misses_them():
+    given = [entry("analytic", utility=-1.0), entry("exact", utility=-2.0), entry("optuna", utility=-1.5, meets=False)]
+    options = Decide(policies=("exact", "optuna"))
+    assert candidates.choose(given, options, "points")[0] == "exact"
+    chosen, why = candidates.choose([{**c, "meets_requirements": False} for c in given], options, "points")
+    assert chosen == "analytic" and "meets utility.require" in why
+
+
+def test_a_gain_of_nothing_has_no_negative_sign():
+    _, why = candidates.choose([entry("analytic", utility=-1.0), entry("exact", utility=-1.0)], Decide(), "points")
+    assert "+0.0000 points" in why and "-0.0000" not in why
+
+
+def test_actions_whose_names_differ_in_signs_alone_have_figures_of_their_own():
+    names = ("a b", "a-b", "a_b_2", "c")
+    figure = {"mean": 1.0, "low": 0.0, "high": 2.0}
+    trivial = [{"action": name, "utility": float(i)} for i, name in enumerate(names)]
+    summary = {"utility": figure, "gain": figure, "regret": 0.0, "argmax": figure, "trivial": trivial, "threshold": None}
+    found = {key: value for key, value in decision.flat(summary).items() if key.startswith("utility_always_")}
+    assert sorted(found.values()) == [0, 1, 2, 3] and found["utility_always_a_b"] == 0 and found["utility_always_c"] == 3
+
+
 def test_a_limit_holds_on_calib_its_share_has_an_interval_and_the_action_is_no_yardstick(monkeypatch, tmp_path):
     summary = run(monkeypatch, tmp_path, FEW + BINARY.replace("}}}", "}}, limits: {biopsy: {at_most: 0.3}}}"))
     shipped, p = store.read_json(Path("data/decide/policy.json")), np.load("data/calibrate/probabilities.npy")
@@ -278,7 +319,10 @@ def test_a_limit_holds_on_calib_its_share_has_an_interval_and_the_action_is_no_y
     assert limit["share"]["low"] < limit["share"]["mean"] < limit["share"]["high"] and limit["share"]["mean"] == pytest.approx(
         0.3, abs=0.03
     )
-    assert [t["allowed"] for t in summary["trivial"]] == [True, False] and summary["best_trivial"] == "always no biopsy"
+    assert [t["allowed"] for t in summary["trivial"]] == [True, False]
+    always = {t["action"]: t["utility"] for t in summary["trivial"]}
+    assert summary["best_trivial"] == "70 % no biopsy, 30 % biopsy, at random"
+    assert summary["gain"]["mean"] == pytest.approx(summary["utility"]["mean"] - 0.7 * always["no biopsy"] - 0.3 * always["biopsy"])
     assert shipped["threshold"] == summary["thresholds"]["chosen"] > summary["thresholds"]["analytic"]
 
 
@@ -330,7 +374,7 @@ def test_limits_and_requirements_hold_for_more_classes_in_every_trial(monkeypatc
 def test_an_action_that_is_never_taken_is_said(monkeypatch, tmp_path):
     dear = "utility: {matrix: {c0: {a: 0, b: -1, refer: -9}, c1: {a: -10, b: 0, refer: -9}}}\n"
     summary = run(monkeypatch, tmp_path, FEW + dear)
-    assert "The policy takes refer for no row of calib." in summary["notes"]
+    assert "The policy takes 'refer' for no row of calib." in summary["notes"]
     assert by_name(summary)["analytic"]["action_shares"][2] == 0
 
 
