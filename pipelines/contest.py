@@ -12,6 +12,7 @@ from pipelines import store, utilities
 from pipelines.bundle import Bundle
 from pipelines.core import evaluation, partition, policy
 from pipelines.core import utility as worth
+from pipelines.core.constraints import Constraints, Recall
 from pipelines.core.evaluation import Cases, Scored
 from pipelines.core.rowhash import Column, Text
 from pipelines.errors import ExpostError, must
@@ -50,6 +51,15 @@ class Table:
         """Names of the actions, in the order of the utility's columns."""
         return list(self.utility.actions)
 
+    @property
+    def rules(self) -> Constraints:
+        """Limits and requirements now in force, by the numbers of actions and classes."""
+        limits = {self.actions.index(action): limit.at_most for action, limit in self.utility.limits.items()}
+        wanted = self.utility.require.recall
+        return Constraints(
+            limits, tuple(Recall(self.classes.index(item.name), item.name, item.at_least, item.confidence) for item in wanted)
+        )
+
     def cases(self, rows: Any) -> Cases:
         """Some of the rows, weighted so that their classes have the declared shares."""
         weights = evaluation.under_shares(self.weights[rows], self.labels[rows], self.deployment)
@@ -60,12 +70,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion's scores of the rows in `index`, its parts `(n,)`, and what had to be noted."""
+    """The champion's scores of the rows in `index`, its parts `(n,)`, what had to be noted, and how it decides.
+
+    `as_it_reigns` are the scores before it was re-decided under limits and requirements now in force; `incomparable` says that it breaks
+    them and could not be. See `comparator.permitted`.
+    """
 
     scored: Scored
     parts: NDArray[np.int8]
     notes: tuple[str, ...]
     reigning: str
+    as_it_reigns: Scored | None = None
+    incomparable: bool = False
 
 
 @dataclass(frozen=True)

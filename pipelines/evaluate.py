@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import comparator, store
 from pipelines.bundle import Bundle
 from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, redecided, score
 from pipelines.core import constraints, evaluation, partition, policy, representation
@@ -57,10 +57,12 @@ def write(
     index = np.flatnonzero((table.parts == CALIB) | (table.parts == HOLDOUT))
     scored = score(challenger, table, index)
     found = compare(reigning, table, index, scored, same) if isinstance(reigning, Bundle) else reigning
-    champion = found if isinstance(found, Champion) else None
-    theirs = table.parts[index] if champion is None else champion.parts[index]
+    theirs = (found.parts if isinstance(found, Champion) else table.parts)[index]
     held, calib = table.parts[index] == HOLDOUT, table.parts[index] == CALIB
     fit = calib & (theirs == CALIB)
+    champion = found if isinstance(found, Champion) else None
+    if champion is not None and not same:
+        champion = comparator.permitted(champion, table, index, compared=held & (theirs == HOLDOUT), fit=fit)
     cases, fit_cases = table.cases(index[held]), table.cases(index[fit])
     reference = trivial_reference(table, table.cases(np.flatnonzero(table.parts == CALIB)))
 
@@ -72,8 +74,9 @@ def write(
     if champion is not None:
         models["champion"] = (champion.scored.take(held), ours if same else results(champion.scored), theirs[held] == HOLDOUT)
     rows_frame(table, index[held], cases, reference, models).write_parquet(out / "rows.parquet", statistics=False)
-    gain = None if champion is None else calib_gain(champion.scored.take(fit), fit_cases, trivial_allowed(table))
+    gain = None if champion is None else calib_gain(champion.scored.take(fit), fit_cases, table)
     own = redecided_utility(reigning, models, table=table, cases=cases, display=display) if champion is not None else None
+    compared_with = None if champion is None else comparison(champion, held, theirs[held] == HOLDOUT, cases, display)
     store.write_json(
         out / "evaluation.json",
         {
@@ -85,10 +88,11 @@ def write(
             "calib_rows": int(fit.sum()),
             "champion_gain": gain,
             "reigning": champion.reigning if champion else None,
+            "comparator": compared_with,
             "redecided": own,
             "unavailable": unavailable(ours, found, gain),
             "broken": [f"the champion cannot be used: {found.reason.rstrip('.')}"] if isinstance(found, Refused) and found.broken else [],
-            "notes": list(champion.notes) if champion else [],
+            "notes": [*(champion.notes if champion else ()), *([compared_with["sentence"]] if compared_with else [])],
             "digests": {"challenger": digests(challenger), "champion": digests(reigning)},
         },
     )
@@ -98,30 +102,50 @@ def write(
 
 def trivial_allowed(table: Table) -> Bools:
     """Whether limits and requirements allow "always action a" `(A,)`: what they forbid is nothing to be compared with."""
-    limited = {table.actions.index(action): limit.at_most for action, limit in table.utility.limits.items()}
-    required = [table.classes.index(item.name) for item in table.utility.require.recall]
-    return constraints.trivial_allowed(table.U, limited, required)
+    return constraints.trivial_allowed(table.U, table.rules.limits, [wanted.label for wanted in table.rules.recalls])
 
 
-def trivial_reference(table: Table, calib: Cases) -> tuple[int, Floats]:
-    """Best allowed trivial action and class prior `(K,)`, both chosen on the calib rows, so that bounds on the holdout stay valid."""
-    classes = len(table.classes)
+def blind_shares(table: Table, calib: Cases) -> Floats:
+    """Shares `(A,)` of the actions in the best policy that looks at no row and keeps limits and requirements, chosen on rows of calib."""
     if not calib.labels.size:
-        always, prior = table.U.reshape(-1, len(table.actions)).mean(axis=0), representation.class_prior(calib.labels, classes)
-    else:
-        always = worth.trivial(calib.labels, calib.U, calib.weights)
-        prior = representation.class_prior(calib.labels, classes, calib.weights)
-    return int(np.where(trivial_allowed(table), always, -np.inf).argmax()), prior
+        return constraints.best_blind(table.U.reshape(-1, len(table.actions)).mean(axis=0), table.rules.limits)
+    always = worth.trivial(calib.labels, calib.U, calib.weights)
+    recalls = [
+        (constraints.blind_recall(calib.U, calib.labels, wanted.label, weights=calib.weights), wanted.at_least)
+        for wanted in table.rules.recalls
+    ]
+    return constraints.best_blind(always, table.rules.limits, recalls)
 
 
-def calib_gain(champion: Scored, cases: Cases, allowed: Bools) -> dict[str, Any]:
-    """The champion's utility per case above the best allowed trivial policy, on rows that are calib for both: it fixes the margin."""
+def trivial_reference(table: Table, calib: Cases) -> tuple[Floats, Floats]:
+    """Best blind policy's shares `(A,)` and class prior `(K,)`, both chosen on the calib rows, so that bounds on the holdout stay valid."""
+    weights = calib.weights if calib.labels.size else None
+    return blind_shares(table, calib), representation.class_prior(calib.labels, len(table.classes), weights)
+
+
+def calib_gain(champion: Scored, cases: Cases, table: Table) -> dict[str, Any]:
+    """The champion's utility per case above the best blind policy's, on rows that are calib for both: it fixes the margin."""
     if not cases.labels.size:
         return {"rows": 0, "utility": None, "trivial": None, "gain": None}
     obtained = evaluation.utility_rows(champion.actions, cases.labels, cases.U)
     utility = float(np.average(obtained, weights=cases.weights))
-    trivial = float(worth.trivial(cases.labels, cases.U, cases.weights)[allowed].max())
+    trivial = float(worth.trivial(cases.labels, cases.U, cases.weights) @ blind_shares(table, cases))
     return {"rows": int(cases.labels.size), "utility": utility, "trivial": trivial, "gain": utility - trivial}
+
+
+def comparison(champion: Champion, held: Bools, mask: Bools, cases: Cases, display: Display) -> dict[str, Any] | None:
+    """How a champion that breaks what is now in force is compared, in one sentence, and its utility as it reigns; None where it breaks nothing.
+
+    `held` is a mask of the rows scored, `mask` one of the holdout rows among them: those that are holdout for both models.
+    """
+    if champion.as_it_reigns is None and not champion.incomparable:
+        return None
+    shared = cases.take(mask)
+    actions = (champion.as_it_reigns or champion.scored).actions[held][mask]
+    own = asdict(evaluation.utility_interval(evaluation.utility_rows(actions, shared.labels, shared.U), shared, display))
+    instead = "; its utility is not compared, the absolute criterion of a first champion decides" if champion.incomparable else ""
+    sentence = f"The champion is {champion.reigning}{instead}; as it reigns its utility per case is {own['mean']:z.4g}."
+    return {"possible": not champion.incomparable, "sentence": sentence, "as_it_reigns": own}
 
 
 def unavailable(ours: Rows, champion: Champion | Refused | None, gain: dict[str, Any] | None) -> dict[str, str]:
@@ -134,17 +158,17 @@ def unavailable(ours: Rows, champion: Champion | Refused | None, gain: dict[str,
     return found
 
 
-def rows_frame(table: Table, holdout: Ints, cases: Cases, reference: tuple[int, Floats], models: Models) -> pl.DataFrame:
+def rows_frame(table: Table, holdout: Ints, cases: Cases, reference: tuple[Floats, Floats], models: Models) -> pl.DataFrame:
     """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none."""
     import polars as pl
 
-    best, prior = reference
+    blind, prior = reference
     columns: list[pl.Series] = [
         pl.Series("row_hash", table.row_hash[holdout], dtype=pl.UInt64),
         pl.Series("group", cases.groups, dtype=pl.Int64),
         pl.Series("weight", cases.weights, dtype=pl.Float64),
         pl.Series("label", [table.classes[k] for k in cases.labels], dtype=pl.String),
-        pl.Series("trivial_utility", worth.of_class(cases.U, cases.labels)[:, best]),
+        pl.Series("trivial_utility", worth.of_class(cases.U, cases.labels) @ blind),
         pl.Series("prior_log_loss", -np.log(prior[cases.labels])),
     ]
     for prefix, (scored, rows, mask) in models.items():
@@ -177,9 +201,9 @@ def digests(bundle: Bundle | Refused | None) -> dict[str, str] | None:
 def redecided_utility(
     reigning: Bundle | Refused | None, models: Models, *, table: Table, cases: Cases, display: Display
 ) -> dict[str, Any] | None:
-    """The champion's utility had it decided analytically under the utility now; None where its own utility is the same."""
+    """The champion's utility had it decided analytically under the utility now; None where its own is the same, and under limits."""
     scored, _, mask = models["champion"]
-    if not isinstance(reigning, Bundle) or not mask.any():
+    if not isinstance(reigning, Bundle) or not mask.any() or table.rules:
         return None
     own = reigning.policy
     if own["actions"] == table.actions and own["classes"] == table.classes and own["matrix"] == table.cells:
@@ -189,7 +213,7 @@ def redecided_utility(
     return asdict(evaluation.utility_interval(evaluation.utility_rows(actions, shared.labels, shared.U), shared, display))
 
 
-def figures(table: Table, cases: Cases, models: Models, best: int, display: Display) -> dict[str, Any]:
+def figures(table: Table, cases: Cases, models: Models, blind: Floats, display: Display) -> dict[str, Any]:
     """Figures of both models, of the trivial policies and of who ignores the costs, each with its interval."""
     scored, rows, _ = models["challenger"]
     plain = evaluation.utility_rows(ignoring_costs(scored.probability, cases.U), cases.labels, cases.U)
@@ -208,9 +232,9 @@ def figures(table: Table, cases: Cases, models: Models, best: int, display: Disp
             name: {**asdict(evaluation.utility_interval(always[:, a], cases, display)), "allowed": bool(trivial_allowed(table)[a])}
             for a, name in enumerate(table.actions)
         },
-        "best_trivial": table.actions[best],
+        "best_trivial": constraints.blind_name(table.actions, blind),
         "argmax": asdict(evaluation.utility_interval(plain, cases, display)),
-        "gain": asdict(evaluation.difference_interval(rows.utility - always[:, best], cases, display)),
+        "gain": asdict(evaluation.difference_interval(rows.utility - always @ blind, cases, display)),
         "gain_over_argmax": asdict(evaluation.difference_interval(rows.utility - plain, cases, display)),
         "champion": None,
         "difference": None,

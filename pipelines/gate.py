@@ -55,7 +55,7 @@ def invalid(frame: pl.DataFrame, prefix: str, classes: list[str], actions: list[
     columns = [column(frame, f"{prefix}_probability_{name}") for name in classes]
     absent = [name for name, values in zip(classes, columns, strict=True) if values is None]
     if absent:
-        return [f"the {prefix}'s probability of {', '.join(absent)} is missing"]
+        return [f"the {prefix}'s probability of {', '.join(map(repr, absent))} is missing"]
     probability = np.column_stack([values for values in columns if values is not None])
     wrong = []
     good = np.isfinite(probability).all(axis=1)
@@ -78,7 +78,7 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
     if not isinstance(reach, int | float) or not math.isfinite(reach):
         wrong.append("the largest difference of two actions on one row is missing")
     unavailable = dict(evaluation.get("unavailable") or {})
-    kept = constraints_of(frame, evaluation)
+    kept, comparator = constraints_of(frame, evaluation), evaluation.get("comparator") or {}
     if compared and "champion_action" in frame.columns:
         # A row not shared is null in every column of the champion; one with any value left is compared, and its gaps are errors.
         theirs = [frame[name].is_not_null().to_numpy() for name in frame.columns if name.startswith("champion_")]
@@ -108,6 +108,8 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         invalid=tuple(wrong),
         weights=weights,
         constraints=kept,
+        comparison=comparator.get("sentence", ""),
+        comparable=comparator.get("possible", True) is not False,
     )
 
 

@@ -2,7 +2,8 @@
 
 One test decides: the challenger's utility is not inferior to the champion's (one-sided t-bound with a worst-case pseudo-row). The
 guards - log loss, Brier, V-information - block only where the challenger is significantly (Holm over the guards) and materially worse,
-and a declared limit or requirement only where the holdout clearly shows that the challenger does not keep it.
+and a declared limit or requirement only where the holdout clearly shows that the challenger does not keep it. A champion that breaks a
+limit or requirement is compared as re-decided under it: no challenger that keeps it could beat the one that need not.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ class Evidence:
     one row. `champion_gain` is the champion's utility per case above the best trivial policy, on calib. `reference_utility` and
     `reference_log_loss` are those of the best trivial policy and of the class prior, both chosen on calib. `unavailable` maps a criterion
     to the benign reason why it could not be computed; `invalid` lists what makes the rows unfit to judge from.
+    `comparison` is a sentence on a champion that breaks a limit or requirement now in force, "" where it breaks none: its utility is the
+    one that it has when re-decided under them, or, where it cannot keep them either, it is not `comparable` and the utility is judged by
+    the absolute criterion of a first champion.
     """
 
     challenger: Results
@@ -80,6 +84,8 @@ class Evidence:
     invalid: tuple[str, ...] = ()
     weights: Floats | None = None
     constraints: tuple[Constraint, ...] = ()
+    comparison: str = ""
+    comparable: bool = True
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def judge(evidence: Evidence, settings: Settings) -> Verdict:
     basis = (*(_kept(item, settings.alpha) for item in evidence.constraints), _support(evidence), _validity(evidence))
     if evidence.champion is None:
         return conclude((*_absolute(evidence, settings), *basis))
-    return conclude((_utility(evidence, settings), *_guards(evidence, settings), *basis))
+    return conclude((*_compared(evidence, settings), *_guards(evidence, settings), *basis))
 
 
 def identical(what: str) -> Verdict:
@@ -173,7 +179,7 @@ def _support(evidence: Evidence) -> Criterion:
     if rows == 0:
         return Criterion("support", INSUFFICIENT, "No row was holdout for both models: fresh rows are needed.", rows_needed=1)
     if absent:
-        reason = f"None of the {rows} rows compared is of class {', '.join(absent)}: errors on it cannot be seen, more rows are needed."
+        reason = f"None of the {rows} rows compared is of class {', '.join(map(repr, absent))}: errors on it cannot be seen, more rows are needed."
         return Criterion("support", INSUFFICIENT, reason, rows=rows, rows_needed=rows + 1)
     return Criterion("support", PASS, f"Every class has rows among the {rows} compared (fewest: {counts.min()}).", rows=rows)
 
@@ -220,7 +226,7 @@ def _needed(values: Floats, reach: float, margin: float, evidence: Evidence, alp
 def _kept(item: Constraint, alpha: float) -> Criterion:
     """Whether the holdout lets the challenger's policy keep a limit or a requirement: it fails only where it clearly does not."""
     limit = item.kind == "limit"
-    what = f"the share of the action {item.subject}" if limit else f"the recall of class {item.subject}"
+    what = f"the share of the action {item.subject!r}" if limit else f"the recall of class {item.subject!r}"
     made = Criterion(item.kind, PASS, "", margin=item.level, unit="share", subject=item.subject)
     if item.values is None or not np.isfinite(item.values).all():
         return replace(made, verdict=ERROR, reason=f"{what[0].upper()}{what[1:]} cannot be computed: a number is missing.")
@@ -240,6 +246,17 @@ def _kept(item: Constraint, alpha: float) -> Criterion:
     return replace(made, verdict=FAIL) if broken else made
 
 
+def _compared(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
+    """The criterion of utility: against the champion, or against the best blind policy where no champion may be compared with."""
+    if evidence.comparable:
+        found = _utility(evidence, settings)
+    elif settings.beats_trivial:
+        found = _beats("utility", evidence.challenger.utility, evidence.reference_utility, evidence, settings)
+    else:
+        return ()
+    return (replace(found, reason=f"{found.reason} {evidence.comparison}".rstrip()),)
+
+
 def _utility(evidence: Evidence, settings: Settings) -> Criterion:
     champion = evidence.champion
     assert champion is not None
@@ -256,8 +273,8 @@ def _utility(evidence: Evidence, settings: Settings) -> Criterion:
     measured = Criterion(
         "utility", PASS, "", interval.mean, interval.low, interval.high, interval.low, margin, interval.rows, unit=evidence.unit
     )
-    sure = f"one-sided {1 - settings.alpha:.0%} bounds {interval.low:+.4g} and {interval.high:+.4g}"
-    differs = f"differs from the champion's by {interval.mean:+.4g} {evidence.unit} ({sure})"
+    sure = f"one-sided {1 - settings.alpha:.0%} bounds {interval.low:+z.4g} and {interval.high:+z.4g}"
+    differs = f"differs from the {'re-decided ' if evidence.comparison else ''}champion's by {interval.mean:+z.4g} {evidence.unit} ({sure})"
     text = f"{_on(interval.rows, evidence.weights)} the challenger's utility per case {differs}"
     goal = f"the margin of {-margin:.4g}" if margin > 0 else "0, since the champion gains nothing over the best trivial policy on calib"
     if interval.low > -margin:
@@ -316,8 +333,8 @@ def _guard(name: str, worse: Floats, p_value: float, evidence: Evidence, setting
     blocked = p_value < settings.alpha and interval.mean > material
     what = "significantly and materially worse" if blocked else "not both significantly and materially worse"
     reason = (
-        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} differs from the champion's by {estimate:+.4g} "
-        f"{UNITS[name]} (one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g}, Holm p = {p_value:.2g}, material from "
+        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} differs from the champion's by {estimate:+z.4g} "
+        f"{UNITS[name]} (one-sided {1 - settings.alpha:.0%} bounds {low:+z.4g} and {high:+z.4g}, Holm p = {p_value:.2g}, material from "
         f"{material:g} on): {what}."
     )
     made = Criterion(name, FAIL if blocked else PASS, reason, estimate, low, high, rows=interval.rows, p_value=p_value, unit=UNITS[name])
@@ -363,8 +380,8 @@ def _beats(name: str, ours: Floats | None, reference: Floats | None, evidence: E
     unit, times = (evidence.unit, "") if name == "utility" else (UNITS[name], f"{ratio:g} times " if ratio != 1 else "")
     than = "the best trivial policy's" if name == "utility" else f"{times}the class prior's"
     text = (
-        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} per case differs from {than} by {estimate:+.4g} {unit} "
-        f"(one-sided {1 - settings.alpha:.0%} bounds {low:+.4g} and {high:+.4g})"
+        f"{_on(interval.rows, evidence.weights)} the challenger's {TITLES[name]} per case differs from {than} by {estimate:+z.4g} {unit} "
+        f"(one-sided {1 - settings.alpha:.0%} bounds {low:+z.4g} and {high:+z.4g})"
     )
     made = Criterion(
         name, PASS, f"{text}: surely better.", sign * interval.mean, low, high, sign * interval.low, 0.0, interval.rows, unit=unit

@@ -163,7 +163,7 @@ def test_a_part_without_a_positive_is_too_little_data() -> None:
     verdict = judge(replace(good(), labels=np.zeros(4000, dtype=np.int64)), SETTINGS)
     assert verdict.verdict == INSUFFICIENT
     assert by_name(verdict)["support"].verdict == INSUFFICIENT
-    assert "class yes" in verdict.reasons[0]
+    assert "class 'yes'" in verdict.reasons[0]
 
 
 def test_no_shared_row_is_too_little_data() -> None:
@@ -404,3 +404,15 @@ def test_identical_models_pass_and_say_so() -> None:
     verdict = gate.identical("version 3")
     assert (verdict.verdict, verdict.identical) == (PASS, True)
     assert "identical to the champion (version 3)" in verdict.reasons[0]
+
+
+def test_the_reason_says_how_the_champion_is_compared_and_without_a_comparator_the_absolute_criterion_decides() -> None:
+    evidence = replace(good(), comparison="The champion is re-decided under the limits now in force.")
+    redecided = by_name(judge(evidence, SETTINGS))["utility"]
+    assert "the re-decided champion's" in redecided.reason
+    assert redecided.reason.endswith(". The champion is re-decided under the limits now in force.")
+    alone = by_name(judge(replace(evidence, comparable=False), SETTINGS))
+    first = by_name(judge(replace(good(), champion=None), SETTINGS))
+    assert replace(alone["utility"], reason="") == replace(first["utility"], reason="")
+    assert alone["log_loss"] == by_name(judge(good(), SETTINGS))["log_loss"]  # the network is compared all the same
+    assert "utility" not in by_name(judge(replace(evidence, comparable=False), replace(SETTINGS, beats_trivial=False)))

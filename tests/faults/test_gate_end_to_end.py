@@ -147,6 +147,18 @@ def test_one_nan_of_the_network_is_an_error_of_what_is_made_of_it(copy: Path, ou
     assert (verdict["verdict"], blamed) == ("ERROR", dict.fromkeys(named, "ERROR"))
 
 
+def test_a_new_limit_on_the_champions_own_network_passes_on_many_rows(reigning: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(reigning, tmp_path / "copy", symlinks=True))
+    edit_params(folder, lambda values: values["utility"].update(limits={"yes": {"at_most": 0.25}}))
+    stage(folder, "decide", "package", "champion", "evaluate", "gate")
+    verdict, evaluation = read_verdict(folder), json.loads((folder / "data/evaluate/evaluation.json").read_text())
+    limit = next(item for item in evaluation["limits"] if item["action"] == "yes")
+    assert limit["share"]["mean"] == pytest.approx(limit["champion"]["mean"])
+    assert evaluation["comparator"]["as_it_reigns"]["mean"] > evaluation["challenger"]["utility"]["high"]  # unequal without the limit
+    assert (verdict["verdict"], verdict["identical"]) == ("PASS", False)
+    assert "re-decided under the limits now in force" in verdict["reasons"][0]
+
+
 @pytest.fixture(scope="module")
 def alike(reigning: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A challenger of other bytes that behaves as the champion, evaluated. Read only."""

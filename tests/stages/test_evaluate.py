@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 from sklearn import metrics as reference
 
-from pipelines import champion, contest, evaluate, gate, store
-from pipelines.bundle import Bundle
+from pipelines import champion, contest, decide, evaluate, gate, package, store
+from pipelines.bundle import Bundle, write_manifest
 from pipelines.errors import ExpostError
 from tests.stages.judging import crown, edit, other_policy, params, quick, redone
 
@@ -55,7 +55,7 @@ def test_figures_are_those_of_the_bundle_on_the_raw_holdout_rows(copy: Path) -> 
     assert evaluation["argmax"]["mean"] == pytest.approx(U[y, probability.argmax(axis=1)].mean())
     assert evaluation["trivial"]["stop"]["mean"] == pytest.approx(U[y, 1].mean())
     calib = labels[parts == 2]
-    assert evaluation["best_trivial"] == ("pass", "stop")[int(U[calib].mean(axis=0).argmax())]
+    assert evaluation["best_trivial"] == ("always pass", "always stop")[int(U[calib].mean(axis=0).argmax())]
     for item in (ours["utility"], ours["log_loss"], ours["auc"], ours["v_information"], evaluation["gain"]):
         assert item["low"] <= item["mean"] <= item["high"]
 
@@ -228,7 +228,7 @@ def test_utilities_that_differ_by_row_are_each_rows_own(copy: Path) -> None:
     assert evaluation["redecided"] is None  # the champion's utility is the same
     calib = np.load("data/split/labels.npy")[np.load("data/split/parts.npy") == 2] == 1
     always = [np.where(calib, -cost[np.load("data/split/parts.npy") == 2], 0.0).mean(), np.where(calib, 0.0, -1.0).mean()]
-    assert evaluation["best_trivial"] == ("pass", "stop")[int(np.argmax(always))]
+    assert evaluation["best_trivial"] == ("always pass", "always stop")[int(np.argmax(always))]
     curves = json.loads(Path("data/evaluate/curves.json").read_text())
     assert curves["challenger"]["utility_curve"] is None
     assert sum(curves["challenger"]["utility_rows"]) == held.sum()
@@ -272,7 +272,8 @@ def test_rows_count_by_their_weights(copy: Path) -> None:
     assert evaluation["effective_rows"] == pytest.approx(w.sum() ** 2 / (w**2).sum())
     calib = np.load("data/split/parts.npy") == 2
     labels = np.load("data/split/labels.npy")
-    assert evaluation["best_trivial"] == ("pass", "stop")[int(np.average(U[labels[calib]], axis=0, weights=weights[calib]).argmax())]
+    always = np.average(U[labels[calib]], axis=0, weights=weights[calib])
+    assert evaluation["best_trivial"] == ("always pass", "always stop")[int(always.argmax())]
     gate.main()
     verdict = json.loads(Path("data/gate/verdict.json").read_text())
     utility = verdict["criteria"][0]
@@ -300,7 +301,7 @@ def test_a_declared_prior_corrects_the_probabilities_and_weights_the_rows_of_bot
     assert evaluation["prior"]["deployment"] == {"good": 0.82, "bad": 0.18}
     assert evaluation["trivial"]["pass"]["mean"] == pytest.approx(-5 * 0.18)
     assert evaluation["trivial"]["stop"]["mean"] == pytest.approx(-0.82)
-    assert evaluation["best_trivial"] == "stop"
+    assert evaluation["best_trivial"] == "always stop"
     assert evaluation["effective_rows"] < evaluation["rows"]["holdout"]
     assert rows["prior_log_loss"].to_numpy()[bad] == pytest.approx(-np.log(0.18), rel=0.1)
 
@@ -328,12 +329,88 @@ def test_limits_and_requirements_are_measured_and_the_gate_reads_them(copy: Path
 
 def test_a_trivial_policy_that_a_requirement_forbids_is_no_reference(copy: Path) -> None:
     _, before = run()
-    other = next(name for name in before["trivial"] if name != before["best_trivial"])
+    best = before["best_trivial"].removeprefix("always ")
+    other = next(name for name in before["trivial"] if name != best)
     required = {"pass": "good", "stop": "bad"}[other]  # always the other action is what gets this class right
-    params(copy, lambda values: values["utility"].update(require={"recall": {"class": required, "at_least": 0.5}}))
+    params(copy, lambda values: values["utility"].update(require={"recall": {"class": required, "at_least": 1.0 - 1e-9}}))
     _, evaluation = run()
-    assert evaluation["best_trivial"] == other
-    assert {name: item["allowed"] for name, item in evaluation["trivial"].items()} == {other: True, before["best_trivial"]: False}
+    assert evaluation["best_trivial"] == f"always {other}"
+    assert {name: item["allowed"] for name, item in evaluation["trivial"].items()} == {other: True, best: False}
+
+
+def test_where_a_limit_divides_the_rows_the_reference_draws_its_action(copy: Path) -> None:
+    _, before = run()
+    assert before["best_trivial"] == "always stop"
+    params(copy, lambda values: values["utility"].update(limits={"stop": {"at_most": 0.3}}))
+    crown(copy, copy / "data/package/bundle", other_policy)
+    rows, evaluation = run()
+    assert evaluation["best_trivial"] == "70 % pass, 30 % stop, at random"
+    bad = rows["label"].to_numpy() == "bad"
+    assert rows["trivial_utility"].to_numpy() == pytest.approx(np.where(bad, 0.7 * -5, 0.3 * -1))
+    y = np.load("data/split/labels.npy")[np.load("data/split/parts.npy") == 2]
+    assert evaluation["champion_gain"]["trivial"] == pytest.approx(U[y].mean(axis=0) @ [0.7, 0.3])
+
+
+def redone_under(copy: Path, **utility: Any) -> None:
+    """The challenger becomes the same network under this utility, as `retune` makes it; the champion is what it was before."""
+    crown(copy, copy / "data/package/bundle")
+    params(copy, lambda values: values["utility"].update(utility))
+    for stage in (decide, package):
+        stage.main()
+
+
+def verdict_now() -> dict[str, Any]:
+    gate.main()
+    found: dict[str, Any] = json.loads(Path("data/gate/verdict.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["limit", "requirement"])
+def test_a_champion_that_breaks_a_rule_now_in_force_is_compared_as_redecided_under_it(copy: Path, kind: str) -> None:
+    recall = {"class": "good", "at_least": 0.8, "confidence": 0.8}
+    redone_under(copy, **({"limits": {"stop": {"at_most": 0.3}}} if kind == "limit" else {"require": {"recall": [recall]}}))
+    rows, evaluation = run()
+    assert rows["champion_action"].to_list() == rows["challenger_action"].to_list()  # the same network, decided by the same means
+    named = {"limit": "the limits now in force, since it breaks the limit on 'stop'", "requirement": "requirement on class 'good'"}[kind]
+    assert named in evaluation["reigning"]
+    assert evaluation["notes"] == [evaluation["comparator"]["sentence"]]
+    assert evaluation["comparator"]["possible"]
+    assert evaluation["comparator"]["as_it_reigns"]["mean"] > evaluation["champion"]["utility"]["mean"]
+    verdict = verdict_now()
+    utility = verdict["criteria"][0]
+    assert verdict["verdict"] in ("PASS", "INSUFFICIENT_DATA")
+    assert (utility["criterion"], utility["estimate"]) == ("utility", 0.0)
+    assert evaluation["comparator"]["sentence"] in utility["reason"]
+
+
+def test_a_worse_network_under_a_new_limit_fails_against_the_redecided_champion(copy: Path) -> None:
+    redone_under(copy, limits={"stop": {"at_most": 0.3}})
+    calibrator = copy / "data/package/bundle/calibrator.json"
+    edit(calibrator, lambda found: found.update(method="affine", slope=-1.0, bias=[0.0, 0.0]))
+    write_manifest(calibrator.parent)
+    _, evaluation = run()
+    assert evaluation["reigning"].startswith("re-decided under the limits now in force")
+    verdict = verdict_now()
+    assert (verdict["verdict"], verdict["criteria"][0]["verdict"]) == ("FAIL", "FAIL")
+
+
+def test_a_champion_that_cannot_keep_a_rule_leaves_utility_to_the_absolute_criterion(copy: Path) -> None:
+    crown(copy, copy / "data/package/bundle", other_policy)
+    recall = [{"class": "good", "at_least": 0.9, "confidence": 0.9}]
+    params(copy, lambda values: values["utility"].update(limits={"pass": {"at_most": 0.2}}, require={"recall": recall}))
+    _, evaluation = run()
+    assert not evaluation["comparator"]["possible"]
+    assert "cannot keep them" in evaluation["reigning"]
+    utility = verdict_now()["criteria"][0]
+    assert "from the best trivial policy's" in utility["reason"]
+    assert evaluation["comparator"]["sentence"] in utility["reason"]
+
+
+def test_a_champion_that_keeps_what_is_in_force_is_compared_as_it_reigns(copy: Path) -> None:
+    crown(copy, copy / "data/package/bundle", other_policy)
+    params(copy, lambda values: values["utility"].update(limits={"pass": {"at_most": 0.5}}))
+    _, evaluation = run()
+    assert (evaluation["reigning"], evaluation["comparator"]) == ("as it reigns", None)
 
 
 def test_numbers_that_are_none_are_shown_not_hidden(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
