@@ -63,7 +63,7 @@ def _calibration(read: dict[str, Any]) -> Section:
     found = read["calibration"]
     rows = tuple(
         (label, *(_number((found[name].get(key) or {}).get("mean"), 4) for key in ("log_loss", "brier", "ece")))
-        for name, label in (("before", "as trained"), ("after", f"after {found['method']}"))
+        for name, label in (("before", "as trained"), ("after", f"cross-fitted choice; ships: {found['method']}"))
     )
     lines = (f"calib: {found['sentence']}", f"holdout: {found['holdout']}", found["why"])
     return Section("Calibration on calib, cross-fitted", ("probabilities", "log loss", "Brier", "ECE"), rows, lines)
@@ -126,7 +126,7 @@ def _next(outcome: Outcome) -> Section:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
+    return "n/a" if value is None else f"{value:z.{digits}f}"
 
 
 def markdown(outcome: Outcome, data_digest: str | None) -> str:

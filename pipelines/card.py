@@ -16,7 +16,7 @@ ARGMAX = "argmax, ignore the costs"
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure as text, "n/a" where there is none."""
-    return "n/a" if value is None else f"{value:.{digits}f}"
+    return "n/a" if value is None else f"{value:z.{digits}f}"
 
 
 def interval(item: Mapping[str, Any] | None, digits: int = 3) -> str:
@@ -28,7 +28,7 @@ def interval(item: Mapping[str, Any] | None, digits: int = 3) -> str:
 
 def worth(value: float | str) -> str:
     """A cell of the utility matrix: a number, or the expression that gives one per row."""
-    return value if isinstance(value, str) else f"{value:g}"
+    return value if isinstance(value, str) else f"{value:zg}"
 
 
 def share(value: float | None) -> str:
@@ -69,9 +69,11 @@ def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
     evaluation = read["evaluation"]
     listed = [{"policy": f"expost ({read['decision']['chosen']})", "kind": "challenger", **evaluation["challenger"]["utility"]}]
     if evaluation["champion"] and not evaluation["identical"]:
-        listed.append(
-            {"policy": f"champion, version {read['champion'].get('version')}", "kind": "champion", **evaluation["champion"]["utility"]}
-        )
+        name, comparator = f"champion, version {read['champion'].get('version')}", evaluation.get("comparator")
+        redone = bool(comparator and comparator["possible"])
+        listed.append({"policy": f"{name}{', re-decided' * redone}", "kind": "champion", **evaluation["champion"]["utility"]})
+        if comparator and redone:
+            listed.append({"policy": f"{name}, as it reigns (not allowed)", "kind": "champion as it reigns", **comparator["as_it_reigns"]})
     listed.append({"policy": ARGMAX, "kind": "argmax", **evaluation["argmax"]})
     for name, item in evaluation["trivial"].items():
         forbidden = "" if item["allowed"] else " (not allowed)"
@@ -178,7 +180,7 @@ def _decides(read: Mapping[str, Any]) -> list[str]:
         "## What it decides",
         "",
         f"For each row it gives a probability of each class of {cell(read['schema']['target'])} and takes one of the actions "
-        f"{', '.join(cell(name) for name in actions)}. The network learned without the utilities; the policy uses them afterwards."
+        f"{', '.join(cell(repr(name)) for name in actions)}. The network learned without the utilities; the policy uses them afterwards."
         + (" Costs differ by row: a cell that is an expression is computed from each row's own columns." if by_row else ""),
         "",
         *table([f"utility ({cell(evaluation['unit'])})", *map(cell, actions)], matrix),
@@ -235,7 +237,7 @@ def _utility(read: Mapping[str, Any]) -> list[str]:
         "## Utility per case, holdout",
         "",
         *table(["policy", "utility", "low", "high", "rows"], rows),
-        f"Gain over the best trivial policy (always {cell(evaluation['best_trivial'])}, chosen on calib): {interval(evaluation['gain'])}. "
+        f"Gain over the best trivial policy ({cell(evaluation['best_trivial'])}, chosen on calib): {interval(evaluation['gain'])}. "
         f"Gain over argmax: {interval(evaluation['gain_over_argmax'])}. Intervals are {evaluation['confidence']:.0%} and allow for a "
         "costly error that these rows happen not to show.",
         "",
@@ -276,7 +278,7 @@ def _calibration(read: Mapping[str, Any]) -> list[str]:
         "",
         f"Calibrator: {calibration['method']}. {cell(calibration['why'])} Check on calib: {cell(calibration['sentence']).rstrip('.')}.",
         "",
-        *table(["calib, cross-fitted", "before", "after"], rows),
+        *table(["calib, cross-fitted", "as trained", f"cross-fitted choice; ships: {calibration['method']}"], rows),
         f"On the holdout: {cell(ours['sentence'])}",
         "",
         *table(["holdout", "challenger", "champion"], [[name, value, other] for (name, value), (_, other) in figures]),
@@ -295,13 +297,14 @@ def reliability(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         for part in ("calibration", "refinement")
     ]
     ece = found["ece"]
+    debiased = ece["debiased"]
     return [
         *parts,
         ("slope (1 is right)", interval(found["slope"])),
         ("intercept (0 is right)", interval(found["intercept"])),
         ("smECE", interval(found["smece"], 4)),
         (f"ECE, {ece['bins']} bins", interval(ece, 4)),
-        ("ECE, debiased", number(ece["debiased"], 4)),
+        ("debiased calibration error (L2)", interval(debiased, 4) if isinstance(debiased, Mapping) else number(debiased, 4)),
     ]
 
 

@@ -136,10 +136,31 @@ def test_the_panels_heads_say_what_their_columns_are(judged: Path) -> None:
     found = {section.title: section for section in panels.sections(OUTCOME, panel, None)}
     calibration = found["Calibration on calib, cross-fitted"]
     assert calibration.head == ("probabilities", "log loss", "Brier", "ECE")
-    assert [row[0] for row in calibration.rows] == ["as trained", f"after {panel['calibration']['method']}"]
+    assert [row[0] for row in calibration.rows] == ["as trained", f"cross-fitted choice; ships: {panel['calibration']['method']}"]
     assert calibration.lines[1] == f"holdout: {read(judged, 'evaluate', 'evaluation.json')['challenger']['calibration']['sentence']}"
     assert "Limits and requirements on the holdout" not in found
     assert any(line.startswith("analytic threshold 0.167, exact ") for line in found["Policy"].lines)
+
+
+def test_figures_show_no_negative_zero_and_names_of_actions_are_quoted(judged: Path) -> None:
+    assert card.interval({"mean": -1e-5, "low": -0.2, "high": -0.0}, 4) == "0.0000 [-0.2000, 0.0000]"
+    assert card.worth(-0.0) == "0"
+    text = (judged / "data/report/card.md").read_text()
+    assert "takes one of the actions 'pass', 'stop'." in text
+    assert "| debiased calibration error (L2) |" in text
+    assert "-0.0000" not in text
+
+
+def test_a_champion_that_had_to_be_redecided_stands_on_the_card_both_ways(copy: Path) -> None:
+    own = {"mean": -0.1, "low": -0.2, "high": -0.05, "rows": 100}
+    said = "The champion is re-decided under the limits now in force."
+    comparator = {"possible": True, "sentence": said, "as_it_reigns": own}
+    edit(Path("data/evaluate/evaluation.json"), lambda found: found.update(comparator=comparator, notes=[said]))
+    report.main()
+    text = Path("data/report/card.md").read_text()
+    assert "| champion, version 1, re-decided |" in text
+    assert "| champion, version 1, as it reigns (not allowed) | -0.100 | -0.200 | -0.050 | 100 |" in text
+    assert said in text
 
 
 def test_the_gates_plot_of_an_identical_challenger_says_so() -> None:
