@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import chdtrc, fdtri
+from scipy.special import fdtrc, fdtri
 
 from pipelines.core import resample
 from pipelines.core.bounds import checked_weights, effective_size
@@ -24,6 +24,7 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 NARROW = 2.0  #: a slope known to a factor of two either way is known well enough to say "calibrated"
+FEW = 20.0  #: effective rows: below, a shift counts only beside a slope that is well known; and worth of the expected variance
 WIDEST = 64.0  #: slopes and intercepts beyond are called unbounded: the rows are separated
 SMALLEST = 1e-15  #: a probability of zero would make the log infinite
 
@@ -49,8 +50,9 @@ class Recalibration:
 def check(probability: Any, labels: Any, groups: Any, *, weights: Any = None, confidence: float = 0.95) -> Recalibration:
     """Judge `probability` `(n, K)` against `labels` `(n,)`; rows of one of `groups` `(n,)` count as dependent.
 
-    Intervals are the profile likelihood's, with the F quantile instead of chi-square's for small samples, widened by the design
-    effect of the groups and of the `weights` `(n,)`. An upper bound may be infinite: where the rows are separated no slope is too steep.
+    Intervals are the profile likelihood's and the shift's test the likelihood ratio's, both with F instead of chi-square for small samples,
+    its degrees of freedom from the effective number of groups, (sum w)^2 / sum w^2 over their weights (Kish 1965), and both deflated by
+    the design effect of the groups and of the `weights` `(n,)`. An upper bound may be infinite: where the rows are separated no slope is too steep.
     """
     rows = _rows(probability, labels, groups, weights)
     if rows is None:
@@ -58,27 +60,28 @@ def check(probability: Any, labels: Any, groups: Any, *, weights: Any = None, co
         return Recalibration(nan, nan, nan, nan, nan, nan, nan, "too few rows to say", 0)
     classes, clusters = len(rows.log_p), int(rows.codes.max()) + 1
     free = classes - 1
-    independent = clusters * effective_size(rows.weights) / rows.weights.size
+    independent = effective_size(np.bincount(rows.codes, weights=rows.weights))
     left = max(independent - free - 1, 1.0)
     quantile = float(fdtri(1, left, confidence))
-    unchanged = _likelihood(rows, _unit(classes))[0]
+    unchanged, forecast = _likelihood(rows, _unit(classes))
     least, at_one, p = _minimise(rows, _unit(classes), _biases(classes))
-    slope_effect, shift_effect = _design_effects(rows, p)
+    slope_effect, shift_effect = _design_effects(rows, p, forecast)
     slope, low, high = _slope(rows, at_one, slope_effect * quantile)
     shifted = 2 * (unchanged - least) / shift_effect
-    p_value = float(chdtrc(free, max(shifted, 0.0) * left / max(independent, left)))
+    p_value = float(fdtrc(free, left, max(shifted, 0.0) / free))
     intercept = _intercept(rows, at_one, least, shift_effect * quantile) if free == 1 else (math.nan,) * 3
-    return Recalibration(slope, low, high, *intercept, p_value, _word(low, high, p_value, 1 - confidence), clusters)
+    return Recalibration(slope, low, high, *intercept, p_value, _word(low, high, p_value, 1 - confidence, independent), clusters)
 
 
-def _word(low: float, high: float, shift_p_value: float, alpha: float) -> str:
+def _word(low: float, high: float, shift_p_value: float, alpha: float, independent: float) -> str:
     if high < 1:
         return "over-confident"
     if low > 1:
         return "under-confident"
-    if shift_p_value < alpha:
+    narrow = low >= 1 / NARROW and high <= NARROW
+    if shift_p_value < alpha and (narrow or independent >= FEW):
         return "shifted"
-    return "calibrated" if low >= 1 / NARROW and high <= NARROW else "too few rows to say"
+    return "calibrated" if narrow else "too few rows to say"
 
 
 @dataclass(frozen=True)
@@ -222,23 +225,36 @@ def _crossing(rise: Callable[[float], float], start: float, step: float, limit: 
         inside, step = outside, 2 * step
 
 
-def _design_effects(rows: _Rows, p: Float) -> tuple[float, float]:
-    """Variance of the slope's and of the biases' score over what the likelihood takes it for, at slope 1 (the mean over biases)."""
+def _design_effects(rows: _Rows, p: Float, forecast: Float) -> tuple[float, float]:
+    """Variance of the slope's and of the biases' score over what the likelihood takes it for, at slope 1 (the mean over biases).
+
+    At the shift fitted, `p` `(K, n)`, residuals show what groups and weights do, except that a few heavy rows draw the fit to themselves
+    and leave next to no residual; so `FEW` effective rows are added that have the variance of rows for which `forecast` `(K, n)` is true.
+    """
     residual = -p
     residual[rows.labels, np.arange(rows.labels.size)] += 1.0
     mean = (p * rows.log_p).sum(axis=0)
     hessian = _derivatives(rows, p)[1]
-    adjust = np.linalg.pinv(hessian[1:, 1:]) @ hessian[1:, 0]
-    slope = (residual * (rows.log_p - mean - adjust[:, None])).sum(axis=0)
-    return _inflation(slope[None], rows), _inflation(residual, rows)
+    adjust = (np.linalg.pinv(hessian[1:, 1:]) @ hessian[1:, 0])[:, None]
+    slope = (residual * (rows.log_p - mean - adjust)).sum(axis=0)
+    steep = rows.log_p - adjust
+    expected = (forecast * (steep - (forecast * steep).sum(axis=0)) ** 2).sum(axis=0)
+    return _inflation(slope[None], expected, rows), _inflation(residual, (forecast * (1 - forecast)).sum(axis=0), rows)
 
 
-def _inflation(scores: Float, rows: _Rows) -> float:
-    """Variance of weighted `scores` `(m, n)` summed by group over the weighted likelihood's, the part of the groups at least 1."""
+def _inflation(scores: Float, expected: Float, rows: _Rows) -> float:
+    """Variance of weighted `scores` `(m, n)` summed by group over the weighted likelihood's, the part of the groups at least 1.
+
+    The part of the weights is drawn to that of rows with variances `expected` `(n,)`, which counts as `FEW` effective rows.
+    """
     weighted = scores * rows.weights
     alone = float((weighted**2).sum())
     likelihood = float((weighted * scores).sum())
     if alone <= 0 or likelihood <= 0:
         return float((rows.weights @ rows.weights) / rows.weights.sum())
     grouped = sum(float((np.bincount(rows.codes, weights=score) ** 2).sum()) for score in weighted)
-    return max(1.0, grouped / alone) * alone / likelihood
+    true = float(rows.weights @ expected)
+    if true <= 0:
+        return max(1.0, grouped / alone) * alone / likelihood
+    independent, heavy = effective_size(rows.weights), float(rows.weights**2 @ expected) / true
+    return max(1.0, grouped / alone) * (independent * alone / likelihood + FEW * heavy) / (independent + FEW)
