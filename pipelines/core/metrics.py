@@ -106,7 +106,8 @@ class Calibration:
     """Binned calibration error with what a perfectly calibrated model of the same probabilities would show.
 
     `ece` plug-in error over equal-mass bins; `null_median`, `null_high` median and 95 % quantile of it under perfect calibration;
-    `debiased_l2` signed square root of the debiased squared error (Kumar, Liang and Ma 2019, section 4): near zero if calibrated.
+    `debiased_l2` is another norm than `ece`, the root of the mean squared gap of the bins, not their mean absolute gap: the `signed_root`
+    of the debiased squared error (Kumar, Liang and Ma 2019, section 4), near zero if calibrated and below it by chance.
     """
 
     ece: float
@@ -138,11 +139,24 @@ def calibration_error(
     mass, squares = np.bincount(place, weights=weight), np.bincount(place, weights=weight**2)
     rate = np.bincount(place, weights=weight * outcome) / mass
     gap = rate - np.bincount(place, weights=weight * forecast) / mass
-    free = np.maximum(mass**2 / squares - 1, 1)
-    squared = float(((gap**2 - rate * (1 - rate) / free) * mass).sum() / mass.sum())
+    squared = float(debiased_square(gap, rate, mass.astype(np.float64), mass / squares))
     median, high = np.quantile(_null_errors(forecast, weight, place, draws, seed), [0.5, 0.95])
-    debiased = float(np.sign(squared) * np.sqrt(abs(squared)))
-    return Calibration(float((np.abs(gap) * mass).sum() / mass.sum()), float(median), float(high), debiased, mass.size, rows)
+    error = float((np.abs(gap) * mass).sum() / mass.sum())
+    return Calibration(error, float(median), float(high), signed_root(squared), mass.size, rows)
+
+
+def debiased_square(gap: Floats, rate: Floats, mass: Floats, per_mass: Floats) -> Floats:
+    """Mean squared `gap` `(..., bins)` of outcomes and forecasts less the variance of its bins' `rate`, weighted by `mass`: `(...)`.
+
+    `per_mass` `(bins,)` effective rows per mass, 1 where rows have weight 1. Kumar, Liang and Ma (2019), section 4.
+    """
+    free = np.maximum(mass * per_mass - 1, 1)
+    return np.asarray(((gap**2 - rate * (1 - rate) / free) * mass).sum(axis=-1) / mass.sum(axis=-1))
+
+
+def signed_root(value: float) -> float:
+    """Square root of the size, with the sign, of `value`."""
+    return float(np.sign(value) * np.sqrt(abs(value)))
 
 
 def equal_mass_bins(forecast: Floats, *, weights: Floats | None = None, bins: int = 15, fewest: int = 10) -> Ints:

@@ -38,8 +38,9 @@ def summary(
 ) -> dict[str, Any]:
     """All figures of calibration of `probability` `(n, K)` for `labels` `(n,)`, JSON-ready, each with an interval; NaN where there is none.
 
-    `log_loss` and `brier` (summed over classes) with their parts `calibration` and `refinement`, see `split_rows`; `ece` (plug-in over
-    equal-mass bins; `debiased`: see `metrics.Calibration`) and `smece`, of the last class where K = 2, else of the most probable class;
+    `log_loss` and `brier` (summed over classes) with their parts `calibration` and `refinement`, see `split_rows`; `ece` (plug-in, L1,
+    over equal-mass bins; its `debiased` is the L2 error of the same bins, see `metrics.Calibration` and `debiased_interval`, and so no
+    correction of `mean`) and `smece`, of the last class where K = 2, else of the most probable class;
     `slope`, `intercept` (null where K > 2), `shift_p_value` and the word `check` of `recalibration.check`; `sentence`. Rows of one of
     `groups` `(n,)` are drawn together; `weights` `(n,)` as in `bounds.mean_interval`. Deterministic under `seed`.
     """
@@ -71,7 +72,7 @@ def _nothing(classes: int) -> dict[str, Any]:
     return {
         "log_loss": score,
         "brier": score,
-        "ece": NONE | {"null_median": nan, "null_high": nan, "debiased": nan, "bins": 0},
+        "ece": NONE | {"null_median": nan, "null_high": nan, "debiased": NONE, "bins": 0},
         "smece": NONE,
         "slope": NONE,
         "intercept": NONE if classes == 2 else None,
@@ -136,35 +137,54 @@ def _scores(probability: Floats, labels: Ints, *, seed: int, **options: Any) -> 
 def calibration_errors(
     forecast: Floats, outcome: NDArray[np.bool_], *, confidence: float, seed: int, weights: Floats | None, **options: Any
 ) -> dict[str, Any]:
-    """ECE and smECE with intervals from the same draws."""
+    """ECE, its debiased L2 relative and smECE, with intervals from the same draws."""
     binned = metrics.calibration_error(forecast, outcome, weights=weights, seed=seed)
     row = np.ones(forecast.size) if weights is None else weights
     residual = row[None] @ smooth.mesh_matrix(forecast, outcome - forecast)
     smoothed = float(smooth.smooth_error(residual, row.sum(keepdims=True))[0])
     cells, statistic = error_cells(forecast, outcome, weights)
     drawn = grid.resampled(statistic, [cells], weights=weights, seed=seed, **options)
-    null = {"null_median": binned.null_median, "null_high": binned.null_high, "debiased": binned.debiased_l2, "bins": binned.bins}
+    plug_in = float(statistic(np.bincount(cells, weights=weights)[None].astype(np.float64))[0, 5])
+    ece = error_interval(binned.ece, drawn[:, 0], drawn[:, 1], confidence, floor=binned.null_high)
+    debiased = debiased_interval(binned.debiased_l2, plug_in, drawn[:, 4], confidence, floor=ece["high"])
+    more = {"null_median": binned.null_median, "null_high": binned.null_high, "debiased": debiased, "bins": binned.bins}
     return {
-        "ece": error_interval(binned.ece, drawn[:, 0], drawn[:, 1], confidence) | null,
+        "ece": ece | more,
         "smece": error_interval(smoothed, drawn[:, 2], drawn[:, 3], confidence),
     }
 
 
-def error_interval(estimate: float, draws: Floats, noise: Floats, confidence: float) -> dict[str, float]:
+def error_interval(estimate: float, draws: Floats, noise: Floats, confidence: float, *, floor: float = 0.0) -> dict[str, float]:
     """Interval of a calibration error, which chance alone makes positive: `draws` `(b,)` resampled, `noise` `(b,)` under no error.
 
-    The basic bootstrap (Davison and Hinkley 1997, section 5.2), which takes the bias away that the percentile bootstrap doubles; and the
-    low bound is 0 where noise alone reaches the estimate too often to exclude it. The estimate is never above the high bound.
+    The basic bootstrap (Davison and Hinkley 1997, section 5.2) takes away the bias of resampling, but too much of it where an error is
+    real: so the high bound is at least the estimate plus the upper spread of the draws, without their bias. Nor is it below the upper
+    quantile of the noise or `floor` (what a calibrated model shows): an estimate that is small by luck does not show a small error. The
+    low bound is 0 where noise alone reaches the estimate too often to exclude it.
     """
-    low, high = 2 * estimate - np.quantile(draws, [(1 + confidence) / 2, (1 - confidence) / 2])
-    explained = estimate <= np.quantile(noise, (1 + confidence) / 2)
-    return {"mean": estimate, "low": 0.0 if explained else float(np.clip(low, 0, estimate)), "high": float(min(max(high, estimate), 1.0))}
+    lower, middle, upper = np.quantile(draws, [(1 - confidence) / 2, 0.5, (1 + confidence) / 2])
+    by_noise = float(np.quantile(noise, (1 + confidence) / 2))
+    low = 0.0 if estimate <= by_noise else float(np.clip(2 * estimate - upper, 0, estimate))
+    high = max(2 * estimate - lower, estimate + upper - middle, by_noise, floor, estimate)
+    return {"mean": estimate, "low": low, "high": float(min(high, 1.0))}
+
+
+def debiased_interval(estimate: float, plug_in: float, draws: Floats, confidence: float, *, floor: float) -> dict[str, float]:
+    """Interval of `metrics.Calibration.debiased_l2`, by the basic bootstrap of its square, with bounds of at least 0.
+
+    `draws` `(b,)` of the debiased square; they estimate `plug_in`, the square of the bins' own gaps, the truth of the law drawn from.
+    The high bound is at least `floor`, that of ECE: a mean absolute gap is never above the root of the mean square. Where the estimate is below 0 it is the low bound.
+    """
+    square = np.sign(estimate) * estimate**2
+    lower, upper = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = (float(np.sqrt(max(square + plug_in - bound, 0.0))) for bound in (upper, lower))
+    return {"mean": estimate, "low": min(low, estimate), "high": float(min(max(high, estimate, floor), 1.0))}
 
 
 def error_cells(forecast: Floats, outcome: NDArray[np.bool_], weights: Floats | None = None) -> tuple[Ints, Callable[[Floats], Floats]]:
     """Cells `(n,)` of forecast, bin and outcome, and the statistic of their weights `(b, cells)`: ECE, in the bins of all rows, and smECE.
 
-    It gives `(b, 4)`: ECE, ECE around no error, smECE, smECE around no error. Around no error: residuals less those of all rows, which
+    It gives `(b, 6)`: ECE, ECE around no error, smECE, smECE around no error, squared L2 error of the bins, debiased and plug-in. Around no error: residuals less those of all rows, which
     leaves the noise of this many rows with their groups and weights. In a cell every forecast counts as the cell's mean.
     """
     bins = metrics.equal_mass_bins(forecast, weights=weights)
@@ -173,6 +193,11 @@ def error_cells(forecast: Floats, outcome: NDArray[np.bool_], weights: Floats | 
     first = np.unique(cells, return_index=True)[1]
     to_bin = sparse.csr_array((residual, (np.arange(place.size), bins[first])))
     to_mesh = smooth.mesh_matrix(place, residual)
+    to_mass, to_hits = (
+        sparse.csr_array((value, (np.arange(place.size), bins[first]))) for value in (np.ones(place.size), 1.0 * outcome[first])
+    )
+    row = np.ones(forecast.size) if weights is None else weights
+    per_mass = np.bincount(bins, weights=row) / np.bincount(bins, weights=row**2)
     shares = np.bincount(cells, weights=weights) / (forecast.size if weights is None else weights.sum())
 
     def statistic(drawn: Floats) -> Floats:
@@ -180,7 +205,10 @@ def error_cells(forecast: Floats, outcome: NDArray[np.bool_], weights: Floats | 
         both = np.concatenate([drawn, drawn - total[:, None] * shares])
         twice = np.concatenate([total, total])
         binned = np.abs(both @ to_bin).sum(axis=1) / twice
-        return np.concatenate([binned, smooth.smooth_error(both @ to_mesh, twice)]).reshape(4, -1).T
+        mass = np.maximum(drawn @ to_mass, 1e-300)
+        gap, rate = drawn @ to_bin / mass, drawn @ to_hits / mass
+        squares = [metrics.debiased_square(gap, rate, mass, per_mass), (gap**2 * mass).sum(axis=1) / mass.sum(axis=1)]
+        return np.concatenate([binned, smooth.smooth_error(both @ to_mesh, twice), *squares]).reshape(6, -1).T
 
     return cells, statistic
 

@@ -76,7 +76,7 @@ def test_the_summary_has_every_figure_with_its_interval_and_is_json(K: int) -> N
     found = summary(probability, labels)
     assert set(found) == KEYS
     assert set(found["ece"]) == {"mean", "low", "high", "null_median", "null_high", "debiased", "bins"}
-    figures = [found[name] for name in ("log_loss", "brier", "ece", "smece", "slope")]
+    figures = [found[name] for name in ("log_loss", "brier", "ece", "smece", "slope")] + [found["ece"]["debiased"]]
     figures += [found[name][part] for name in ("log_loss", "brier") for part in ("calibration", "refinement")]
     figures += [found["intercept"]] if K == 2 else []
     assert (found["intercept"] is None) == (K > 2)
@@ -147,6 +147,43 @@ def test_calibration_errors_reach_down_to_zero_where_there_is_none_and_stay_abov
     assert wrong["smece"]["low"] > 0.05
 
 
+@pytest.mark.parametrize("slope", [1.0, 0.5])
+def test_intervals_of_calibration_errors_hold_the_truth_on_few_rows(slope: float) -> None:
+    """76 rows; of 60 samples at least 52 (95 % would be 57), and none may call an error smaller than a calibrated model's by noise."""
+    rng = np.random.default_rng(11)
+    odds = 8 * rng.normal(size=200_000)
+    error = np.abs(expit(odds) - expit(slope * odds)).mean()
+    held = np.zeros(2)
+    for seed in range(60):
+        odds = 8 * rng.normal(size=76)
+        forecast, truth = expit(odds), expit(slope * odds)
+        options = {"groups": None, "weights": None, "resamples": 100, "seed": seed, "confidence": 0.95}
+        found = reliability.calibration_errors(forecast, rng.random(76) < truth, **options)["ece"]
+        bins = metrics.equal_mass_bins(forecast)
+        squared = (np.bincount(bins, weights=forecast - truth) ** 2 / np.bincount(bins)).sum() / 76
+        held[0] += found["low"] <= error <= found["high"]
+        held[1] += found["debiased"]["low"] <= squared**0.5 <= found["debiased"]["high"]
+        assert found["high"] >= found["null_high"]
+    assert (held >= 52).all()
+
+
+def test_the_debiased_error_has_an_interval_above_zero_where_probabilities_are_wrong() -> None:
+    wrong = summary(*draw(2000, slope=0.5))["ece"]
+    assert 0 < wrong["debiased"]["low"] < wrong["debiased"]["mean"] < wrong["debiased"]["high"]
+    assert wrong["debiased"]["mean"] > wrong["mean"]  # L2 beside L1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_debiased_square_of_the_cells_is_that_of_the_rows(weighted: bool) -> None:
+    probability, labels = draw(400, slope=0.6)
+    weights = np.random.default_rng(0).integers(1, 9, 400).astype(float) if weighted else None
+    cells, statistic = reliability.error_cells(probability[:, 1], labels == 1, weights)
+    found = statistic(np.bincount(cells, weights=weights)[None].astype(float))[0, 4]
+    assert metrics.signed_root(found) == pytest.approx(
+        metrics.calibration_error(probability[:, 1], labels == 1, weights=weights).debiased_l2, abs=1e-9
+    )
+
+
 def test_cells_change_calibration_errors_by_next_to_nothing(monkeypatch) -> None:
     """With a few hundred cells for 20,000 rows; the benchmark `intervals` measures it for a million."""
     monkeypatch.setattr(grid, "LEVELS", 200)
@@ -193,6 +230,29 @@ def test_weights_widen_the_slope_as_much_as_a_bootstrap_says() -> None:
         intercepts.append(again.intercept)
     assert found.slope_high - found.slope_low == pytest.approx(2 * 1.96 * np.std(slopes), rel=0.25)
     assert found.intercept_high - found.intercept_low == pytest.approx(2 * 1.96 * np.std(intercepts), rel=0.25)
+
+
+@pytest.mark.parametrize("K", [2, 4])
+@pytest.mark.parametrize("share", [0.003, 0.1])
+def test_a_few_heavy_rows_are_not_called_a_shift(share: float, K: int) -> None:
+    """Of 60 samples 3 are expected at 5 %, and 8 or more have a probability of 1 %."""
+    rng, words = np.random.default_rng(0), []
+    for seed in range(60):
+        probability, labels = draw(900, K, seed=seed)
+        weights = np.where(rng.random(900) < share, 5000.0, rng.integers(1, 4, 900))
+        words.append(recalibration.check(probability, labels, np.arange(900), weights=weights).word)
+    assert words.count("shifted") < 8
+    assert words.count("too few rows to say") > 45 or share > 0.003
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_a_shift_is_seen_through_unequal_weights(K: int) -> None:
+    rng, words = np.random.default_rng(0), []
+    for seed in range(10):
+        probability, labels = draw(900, K, shift=1.0, seed=seed)
+        weights = np.where(rng.random(900) < 0.05, 20.0, 1.0)
+        words.append(recalibration.check(probability, labels, np.arange(900), weights=weights).word)
+    assert words.count("shifted") >= 8
 
 
 @given(st.floats(0.01, 100), st.integers(0, 1000))
