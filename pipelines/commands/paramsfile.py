@@ -96,6 +96,8 @@ _COMMENTS = {
 
 #: Mappings whose keys are the data's own names, which are always quoted.
 _NAMES = ("ingest.columns", "utility.matrix", "utility.limits", "utility.prior")
+#: Short comments of their entries, where the line of the section has said the rest.
+_ENTRIES = {"utility.limits": "of all rows", "utility.prior": "of all rows in deployment", "utility.require.recall": "of the class's rows"}
 _PLAIN = ({"role", "kind"}, {"at_most"}, {"class", "at_least", "confidence"})
 
 
@@ -127,14 +129,15 @@ def _mapping(values: dict[str, Any], where: str, depth: int, comments: dict[str,
     lines: list[str] = []
     for key, value in values.items():
         path, indent = f"{where}.{key}", "  " * depth
-        comment = comments.get(path, fallback)
+        comment = comments.get(path, _ENTRIES.get(where, fallback))
         name = key if re.fullmatch(r"[a-z_]+", key) and where not in _NAMES else quoted(key)
         if isinstance(value, dict) and value and not _is_leaf(path):
             lines.append(f"{indent}{name}:  # {comment}")
             lines += _mapping(value, path, depth + 1, comments, comment)
         elif isinstance(value, list | tuple) and len(flow(value)) > 90:
             lines.append(f"{indent}{name}:  # {comment}")
-            lines += [f"{indent}  - {flow(item)}  # {comments.get(f'{path}.{item}', comment)}" for item in value]
+            own = _ENTRIES.get(path, comment)
+            lines += [f"{indent}  - {flow(item)}  # {comments.get(f'{path}.{item}', own)}" for item in value]
         else:
             lines.append(f"{indent}{name}: {flow(value)}  # {comment}")
     return lines
