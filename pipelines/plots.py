@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY, INK, PAPER = "#1f5fbf", "#d9730d", "#8a9099", "#22262b", "#ffffff"
 COLOURS = {"challenger": BLUE, "champion": ORANGE}
+#: The champion's line is dashed and on top: where the models coincide both are seen.
+LINES: dict[str, dict[str, Any]] = {"challenger": {}, "champion": {"linestyle": (0, (4, 4)), "zorder": 3}}
 VERDICTS = {"PASS": "#2e7d4f", "FAIL": "#b3261e", "INSUFFICIENT_DATA": "#a06a00", "ERROR": "#b3261e"}
 TITLES = {"log_loss": "log loss", "brier": "Brier score", "v_information": "V-information"}
 STYLE = {
@@ -99,7 +102,7 @@ def utility_curve(curves: Mapping[str, Any], *, threshold: float | None, trivial
             axes.axhline(value, color=GREY, linewidth=1.2, linestyle=style, label=f"always {name}")
         for name in models_in(curves):
             curve = curves[name]["utility_curve"]
-            axes.plot(curve["threshold"], curve["utility"], color=COLOURS[name], label=name)
+            axes.plot(curve["threshold"], curve["utility"], color=COLOURS[name], label=name, **LINES[name])
         if threshold is not None:
             axes.axvline(threshold, color=BLUE, linewidth=1, linestyle="--")
             axes.annotate(
@@ -128,7 +131,7 @@ def cost_curve(curves: Mapping[str, Any], what: str) -> bytes:
         axes.plot(first["miss_share"], first["never"], color=GREY, linewidth=1.2, linestyle=":", label="never act")
         for name in models_in(curves):
             curve = curves[name]["cost_curve"]
-            axes.plot(curve["miss_share"], curve["cost"], color=COLOURS[name], label=name)
+            axes.plot(curve["miss_share"], curve["cost"], color=COLOURS[name], label=name, **LINES[name])
         top = max(min(a, n) for a, n in zip(first["always"], first["never"], strict=True))
         highest = max(value for name in models_in(curves) for value in curves[name]["cost_curve"]["cost"])
         axes.set(xlim=(0, 1), ylim=(0, 1.15 * max(top, highest)))
@@ -155,18 +158,28 @@ def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
                 axes.bar_label(bars, labels=[str(count) for count in rows], padding=2, fontsize=9)
         axes.grid(visible=False, axis="x")
         if edges is None:
-            axes.set_xticks(range(places), [f"{value:g}" for value in values])
+            axes.set_xticks(range(places), tick_labels(values))
             axes.set(ylim=(0, 1.1), xlabel=f"utility obtained ({unit})")
             axes.set_title("What the actions were worth, rows counted")
         else:
             marks = range(0, places + 1, max(1, places // 6))
-            axes.set_xticks([mark - 0.5 for mark in marks], [f"{edges[mark]:.3g}" for mark in marks])
+            axes.set_xticks([mark - 0.5 for mark in marks], tick_labels([edges[mark] for mark in marks]))
             axes.set(xlabel=f"utility obtained ({unit}); the outer bins hold what lies beyond")
             axes.set_title("What the actions were worth, rows counted in bins")
         axes.set_ylabel("share of holdout rows")
         axes.legend(loc="upper left")
 
     return png(draw)
+
+
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Values as text, rounded to what tells each from the next, two decimals more at most."""
+    steps = [abs(b - a) for a, b in itertools.pairwise(sorted(values)) if b != a]
+    digits = max(0, math.ceil(1 - math.log10(min(steps)))) if steps else 3
+    if digits > 8:
+        return [f"{value:z.3g}" for value in values]
+    texts = [f"{value:z,.{digits}f}" for value in values]
+    return [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
 
 
 def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
@@ -260,7 +273,8 @@ def study(found: Mapping[str, Any], unit: str) -> bytes:
                 axes.scatter([x[n] for n in at], [values[n] for n in at], s=12, color=GREY, alpha=0.6, marker=marker, label=label)
         for source, colour in colours.items():
             at = [number for number, name in enumerate(sources) if name == source]
-            axes.scatter([x[number] for number in at], [values[number] for number in at], s=42, color=colour, label=source, zorder=3)
+            if at:
+                axes.scatter([x[number] for number in at], [values[number] for number in at], s=42, color=colour, label=source, zorder=3)
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -15,8 +15,8 @@ from pipelines.core.bounds import Interval, mean_interval
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: Utilities obtained are counted value by value up to this many values, in bins where there are more.
-VALUES, BINS = 16, 24
+#: Utilities obtained are counted value by value where one matrix has at most this many values, else in bins.
+VALUES, BINS = 8, 24
 
 
 @dataclass(frozen=True)
@@ -192,13 +192,13 @@ def curves(models: Mapping[str, tuple[Scored, Rows, Cases]], confidence: float) 
 
 
 def histogram_scale(models: Sequence[tuple[Scored, Rows, Cases]]) -> tuple[list[float] | None, list[float] | None]:
-    """The values that rows can obtain where they are few, else the edges of bins of equal width, the outer 1 % of the rows left out."""
+    """The values of one matrix where they are few, else the edges of bins of equal width, the outer 1 % of the rows left out."""
     one_matrix = [cases.U for _, _, cases in models if cases.U.ndim == 2]
-    seen = [rows.utility[np.isfinite(rows.utility)] for _, rows, _ in models]
-    values = np.unique(np.concatenate(one_matrix or seen or [np.zeros(0)], axis=None))
-    if values.size <= VALUES:
+    seen = np.concatenate([rows.utility[np.isfinite(rows.utility)] for _, rows, _ in models] or [np.zeros(0)])
+    values = np.unique(np.concatenate(one_matrix or [seen], axis=None))
+    if values.size <= (VALUES if one_matrix else 1):
         return values.tolist(), None
-    low, high = np.quantile(np.concatenate(seen), [0.005, 0.995])
+    low, high = np.quantile(seen, [0.005, 0.995]) if seen.size else (values[0], values[-1])
     if not high > low:
         low, high = values[0], values[-1]
     return None, np.linspace(low, high, BINS + 1).tolist()

@@ -142,3 +142,16 @@ def test_the_histogram_counts_each_row_once_in_values_or_in_bins() -> None:
     assert sum(many["challenger"]["utility_rows"]) == 300
     assert len(many["utility_edges"]) == len(many["challenger"]["utility_rows"]) + 1
     assert many["challenger"]["utility_curve"] is None  # no threshold decides rows whose costs differ
+
+
+def test_more_than_eight_values_of_a_matrix_and_values_that_differ_by_row_are_binned() -> None:
+    labels, obtained = np.zeros(9, dtype=np.int64), np.arange(9.0)
+    rows = Rows(obtained, obtained, obtained, obtained, obtained, None)
+
+    def scale(matrix: np.ndarray) -> tuple[object, object]:
+        cases = Cases(labels, np.arange(9), np.ones(9), matrix, 0.0, 8.0, 8.0)
+        return evaluation.histogram_scale([(Scored(np.zeros((9, 2)), labels, np.zeros((9, 1))), rows, cases)])
+
+    assert scale(np.arange(9.0).reshape(1, 9))[0] is None
+    assert scale(np.arange(8.0).reshape(1, 8))[0] == list(range(8))
+    assert scale(np.broadcast_to(np.array([[0.0, 1.0]]), (9, 1, 2)))[0] is None

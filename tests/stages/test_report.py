@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from flows import panel as panels
 from pipelines import card, champion, evaluate, gate, plots, report, store
@@ -217,6 +218,46 @@ def test_without_two_classes_the_threshold_plots_are_left_out(copy: Path) -> Non
         "training.png",
         "gate.png",
     }
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that plots draw."""
+    found: list[Figure] = []
+    honest = plots.png
+
+    def kept(draw: plots.Draw, **options: float) -> bytes:
+        return honest(lambda figure: (draw(figure), found.append(figure)), **options)
+
+    monkeypatch.setattr(plots, "png", kept)
+    return found
+
+
+def test_a_study_names_no_policy_that_was_left_out(drawn: list[Figure]) -> None:
+    study = {"names": ["offset"], "points": [[0.0], [1.0]], "values": [-0.5, -0.4], "best_so_far": [-0.5, -0.4]}
+    plots.study({**study, "sources": ["analytic", "tried"]}, "euro")
+    said = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert said == ["tried", "analytic", "best so far"]
+
+
+@pytest.mark.parametrize("kind", ["utility_curve", "cost_curve"])
+def test_a_champion_that_coincides_with_the_challenger_is_seen(drawn: list[Figure], judged: Path, kind: str) -> None:
+    curves = read(judged, "evaluate", "curves.json")
+    curves["champion"] = curves["challenger"]
+    if kind == "utility_curve":
+        plots.utility_curve(curves, threshold=0.2, trivial={}, unit="euro", what="bad")
+    else:
+        plots.cost_curve(curves, "bad")
+    lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
+    assert lines["champion"].get_zorder() > lines["challenger"].get_zorder()
+    assert lines["champion"].is_dashed()
+
+
+def test_tick_labels_are_rounded_and_tell_each_value_from_the_next() -> None:
+    assert plots.tick_labels([-5.0, -1.0, 0.0]) == ["-5", "-1", "0"]
+    assert plots.tick_labels([-1000.5, -1 / 3, -0.0]) == ["-1,000.5", "-0.33", "0"]
+    assert plots.tick_labels([-1372.4813, -1145.5]) == ["-1,372", "-1,146"]
+    assert len(set(plots.tick_labels([0.1234561, 0.1234562]))) == 2
 
 
 def test_plots_do_not_start_a_window_system(judged: Path) -> None:
