@@ -24,7 +24,7 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 NARROW = 2.0  #: a slope known to a factor of two either way is known well enough to say "calibrated"
-FEW = 20.0  #: effective rows: below, a shift counts only beside a slope that is well known; and worth of the expected variance
+FEW = 20.0  #: effective rows: below, a shift needs a slope that is well known; what the expected variance is worth
 WIDEST = 64.0  #: slopes and intercepts beyond are called unbounded: the rows are separated
 SMALLEST = 1e-15  #: a probability of zero would make the log infinite
 
@@ -51,8 +51,9 @@ def check(probability: Any, labels: Any, groups: Any, *, weights: Any = None, co
     """Judge `probability` `(n, K)` against `labels` `(n,)`; rows of one of `groups` `(n,)` count as dependent.
 
     Intervals are the profile likelihood's and the shift's test the likelihood ratio's, both with F instead of chi-square for small samples,
-    its degrees of freedom from the effective number of groups, (sum w)^2 / sum w^2 over their weights (Kish 1965), and both deflated by
-    the design effect of the groups and of the `weights` `(n,)`. An upper bound may be infinite: where the rows are separated no slope is too steep.
+    its degrees of freedom from the effective number of groups, (sum w)^2 / sum w^2 over their weights (Kish 1965), and both allowing for
+    the design effect of the groups and of the `weights` `(n,)`. An upper bound may be infinite: where the rows are separated no slope is
+    too steep.
     """
     rows = _rows(probability, labels, groups, weights)
     if rows is None:

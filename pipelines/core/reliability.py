@@ -173,7 +173,8 @@ def debiased_interval(estimate: float, plug_in: float, draws: Floats, confidence
     """Interval of `metrics.Calibration.debiased_l2`, by the basic bootstrap of its square, with bounds of at least 0.
 
     `draws` `(b,)` of the debiased square; they estimate `plug_in`, the square of the bins' own gaps, the truth of the law drawn from.
-    The high bound is at least `floor`, that of ECE: a mean absolute gap is never above the root of the mean square. Where the estimate is below 0 it is the low bound.
+    The high bound is at least `floor`, that of ECE: a mean absolute gap is never above the root of the mean square. Where the estimate is
+    below 0 it is the low bound.
     """
     square = np.sign(estimate) * estimate**2
     lower, upper = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -184,8 +185,9 @@ def debiased_interval(estimate: float, plug_in: float, draws: Floats, confidence
 def error_cells(forecast: Floats, outcome: NDArray[np.bool_], weights: Floats | None = None) -> tuple[Ints, Callable[[Floats], Floats]]:
     """Cells `(n,)` of forecast, bin and outcome, and the statistic of their weights `(b, cells)`: ECE, in the bins of all rows, and smECE.
 
-    It gives `(b, 6)`: ECE, ECE around no error, smECE, smECE around no error, squared L2 error of the bins, debiased and plug-in. Around no error: residuals less those of all rows, which
-    leaves the noise of this many rows with their groups and weights. In a cell every forecast counts as the cell's mean.
+    It gives `(b, 6)`: ECE, ECE around no error, smECE, smECE around no error, squared L2 error of the bins, debiased and plug-in. Around
+    no error: residuals less those of all rows, which leaves the noise of this many rows with their groups and weights. In a cell every
+    forecast counts as the cell's mean.
     """
     bins = metrics.equal_mass_bins(forecast, weights=weights)
     cells = grid.cells_of(forecast, bins, outcome.astype(np.int64))
