@@ -304,13 +304,34 @@ def limit_prices(expected: Any, limits: Mapping[int, float], *, weights: Any = N
     """
     value = np.asarray(expected, dtype=np.float64)
     w = np.ones(len(value)) if weights is None else np.asarray(weights, dtype=np.float64)
-    prices = np.zeros(value.shape[1]) if floor is None else np.array(floor, dtype=np.float64)
+    lowest = np.zeros(value.shape[1]) if floor is None else np.array(floor, dtype=np.float64)
     if not len(value):
-        return prices
+        return lowest
     room = {action: share * float(w.sum()) * (1 + 1e-12) for action, share in limits.items()}
-    if len(room) > 1:
-        prices = dual_prices(value, room, w, prices)
-    least = 1e-12 * float(np.ptp(value, axis=1).max())
+    for spare in _spares(room, w) if len(room) == value.shape[1] else [0.0]:
+        start = dual_prices(value, {a: most - spare for a, most in room.items()}, w, lowest) if len(room) > 1 else lowest.copy()
+        prices = _raised(value, room, w, start, slack)
+        if prices is not None:
+            return prices
+    raise must(
+        "utility.limits must leave an action for every row",
+        "all actions are limited, and no prices were found that divide the rows of calib among them within the limits",
+        "Raise a limit, or leave one action without a limit.",
+    )
+
+
+def _spares(room: Mapping[int, float], w: Float) -> list[float]:
+    """Weights to keep free in each room, where all actions are limited: the dual fills rooms to the brim, and rows that waver need some."""
+    most = (sum(room.values()) - float(w.sum())) / len(room)
+    if most <= 0:
+        return [0.0]
+    rows = float(w.mean()) * 2.0 ** np.arange(-1, 20)
+    return [0.0, *np.unique(np.concatenate([rows[rows < most], most * np.arange(1, 8) / 8])).tolist()]
+
+
+def _raised(value: Float, room: Mapping[int, float], w: Float, start: Float, slack: float) -> Float | None:
+    """Prices raised from `start` until no limited action has more than its room; None where that does not end."""
+    prices, least = start, 1e-12 * float(np.ptp(value, axis=1).max())
     for sweep in range(ROUNDS):
         over = False
         for action, most in room.items():
@@ -321,11 +342,7 @@ def limit_prices(expected: Any, limits: Mapping[int, float], *, weights: Any = N
                 over = True
         if not over:
             return prices
-    raise must(
-        "utility.limits must leave an action for every row",
-        "all actions are limited, and no prices divide the rows of calib among them within the limits",
-        "Raise a limit, or leave one action without a limit.",
-    )
+    return None
 
 
 def _margin(worth: Float, actions: list[int]) -> Float:

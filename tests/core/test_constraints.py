@@ -121,6 +121,21 @@ def test_where_all_actions_are_limited_the_rows_are_divided_or_it_is_refused():
         constraints.limit_prices(np.zeros((3, 2)), {0: 0.5, 1: 0.5})
 
 
+@pytest.mark.parametrize("total", [1.05, 1.3])
+def test_where_all_actions_are_limited_and_some_room_is_left_prices_are_found(total):
+    """200 rows, three to six actions: before rooms were tightened 5 of 100 such problems at 1.05 and 2 at 1.3 were said to be impossible."""
+    rng = np.random.default_rng(0)
+    for draw_number in range(81):
+        A = int(rng.choice([3, 4, 6]))
+        value = rng.dirichlet(np.full(3, 0.5), 200) @ (-rng.random((3, A)) * 10)
+        w = np.ones(200) if draw_number % 2 else rng.exponential(size=200) + 0.01
+        share = rng.uniform(0.15, 0.6, A)
+        limits = {a: min(float(x), 0.95) for a, x in enumerate(share * total / share.sum())}
+        prices = constraints.limit_prices(value, limits, weights=w, slack=4e-11)
+        used = np.bincount((value - prices).argmax(axis=1), weights=w, minlength=A) / w.sum()
+        assert all(used[a] <= limits[a] + 1e-9 for a in limits)
+
+
 def test_relabelling_permutes_prices_and_a_constant_per_class_moves_none():
     sample, rules = draw(3, K=3, A=4, n=80), Constraints({1: 0.1, 2: 0.2}, (recall(2, 0.6, 0.8),))
     tuned = constraints.satisfy(sample, rules, unchanged((3, 4))).tuned
