@@ -78,6 +78,8 @@ def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, item in evaluation["trivial"].items():
         forbidden = "" if item["allowed"] else " (not allowed)"
         listed.append({"policy": f"always {name}{forbidden}", "kind": "trivial", **item})
+    if evaluation["best_trivial"] not in {item["policy"] for item in listed}:
+        listed.append({"policy": evaluation["best_trivial"], "kind": "trivial", **evaluation["reference"]})
     return listed
 
 
@@ -297,14 +299,13 @@ def reliability(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         for part in ("calibration", "refinement")
     ]
     ece = found["ece"]
-    debiased = ece["debiased"]
     return [
         *parts,
         ("slope (1 is right)", interval(found["slope"])),
         ("intercept (0 is right)", interval(found["intercept"])),
         ("smECE", interval(found["smece"], 4)),
         (f"ECE, {ece['bins']} bins", interval(ece, 4)),
-        ("debiased calibration error (L2)", interval(debiased, 4) if isinstance(debiased, Mapping) else number(debiased, 4)),
+        ("debiased calibration error (L2)", interval(ece["debiased"], 4)),
     ]
 
 

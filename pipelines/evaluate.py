@@ -233,6 +233,7 @@ def figures(table: Table, cases: Cases, models: Models, blind: Floats, display: 
             for a, name in enumerate(table.actions)
         },
         "best_trivial": constraints.blind_name(table.actions, blind),
+        "reference": asdict(evaluation.utility_interval(always @ blind, cases, display)),
         "argmax": asdict(evaluation.utility_interval(plain, cases, display)),
         "gain": asdict(evaluation.difference_interval(rows.utility - always @ blind, cases, display)),
         "gain_over_argmax": asdict(evaluation.difference_interval(rows.utility - plain, cases, display)),

@@ -347,6 +347,7 @@ def test_where_a_limit_divides_the_rows_the_reference_draws_its_action(copy: Pat
     assert evaluation["best_trivial"] == "70 % pass, 30 % stop, at random"
     bad = rows["label"].to_numpy() == "bad"
     assert rows["trivial_utility"].to_numpy() == pytest.approx(np.where(bad, 0.7 * -5, 0.3 * -1))
+    assert evaluation["reference"]["mean"] == pytest.approx(rows["trivial_utility"].mean())
     y = np.load("data/split/labels.npy")[np.load("data/split/parts.npy") == 2]
     assert evaluation["champion_gain"]["trivial"] == pytest.approx(U[y].mean(axis=0) @ [0.7, 0.3])
 

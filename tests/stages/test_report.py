@@ -143,6 +143,14 @@ def test_the_panels_heads_say_what_their_columns_are(judged: Path) -> None:
     assert any(line.startswith("analytic threshold 0.167, exact ") for line in found["Policy"].lines)
 
 
+def test_a_reference_that_draws_its_action_has_a_row_of_its_own(copy: Path) -> None:
+    edit(Path("data/evaluate/evaluation.json"), lambda found: found.update(best_trivial="30 % stop, 70 % pass, at random"))
+    report.main()
+    text, panel = Path("data/report/card.md").read_text(), read(copy, "report", "panel.json")
+    assert text.count("30 % stop, 70 % pass, at random") == 2
+    assert panel["utility"][-1]["policy"] == panel["best_trivial"]
+
+
 def test_figures_show_no_negative_zero_and_names_of_actions_are_quoted(judged: Path) -> None:
     assert card.interval({"mean": -1e-5, "low": -0.2, "high": -0.0}, 4) == "0.0000 [-0.2000, 0.0000]"
     assert card.worth(-0.0) == "0"
