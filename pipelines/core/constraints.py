@@ -2,8 +2,8 @@
 
 A limit becomes a price on its action, the dual variable of "at most this share of the rows"; a requirement an offset of its class,
 found by order statistics. Rows count by their weights in shares; in confidences a group of rows counts as one unit, as if its
-rows had all the same outcome, and unequal weights as the effective number (sum w)^2 / sum w^2 of units (Kish 1965): with equal
-weights and no groups the confidence is exact, else it is an approximation on the safe side of the groups.
+rows had all the same outcome, and unequal weights as an effective number of units: see `recall_units`. With equal weights and no
+groups the confidence is exact, else it is an approximation on the safe side of the groups.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaincinv
+from scipy.special import betainc, betaincinv, stdtrit
 
 from pipelines.core import policy
 from pipelines.core.bounds import Interval
@@ -138,6 +138,43 @@ def effective_units(weights: Any, groups: Any) -> float:
     return float(totals.sum() ** 2 / (totals @ totals)) if totals.size else 0.0
 
 
+def recall_units(hit: Any, *, weights: Any, groups: Any, confidence: float) -> Float:
+    """Equally weighted, independent units `(n,)` that the weighted share of hits is worth after each row; `hit` `(n,)` 0 or 1.
+
+    With equal weights the units of `effective_units`, whatever the rows. Else rows that miss may be the heavy ones, which that number does
+    not see: of it, of p (1 - p) over the sandwich variance of p, and of its limit for few misses, the total weight over the misses' mean
+    weight, each by weight, the least counts. One missed group as heavy as the heaviest joins before, since few heavy rows that all hit
+    show no variance. Times (t_{G-1} / t_{units-1})^2 for G groups. Korn and Graubard (1998), section 3.
+    """
+    w, taken = np.asarray(weights, dtype=np.float64), np.asarray(hit, dtype=np.float64)
+    kish = effective_units(w, groups)
+    if not w.size or np.ptp(w) <= 1e-12 * w.max():
+        return np.full(len(w), kish)
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    totals, gained = np.bincount(codes, weights=w), w * taken
+    before = _before(gained, codes)
+    squares, products = np.cumsum(2 * before * gained + gained**2), np.cumsum(gained * totals[codes])
+    heaviest = float(totals.max())
+    whole = float(totals.sum()) + heaviest
+    share = np.cumsum(gained) / whole
+    spread = squares - 2 * share * products + share**2 * (totals @ totals + heaviest**2)
+    units = np.where(spread > 0, share * (1 - share) * whole**2 / np.where(spread > 0, spread, 1.0), kish)
+    missed = totals @ totals - 2 * products + squares + heaviest**2
+    units = np.minimum(units, (whole - heaviest) * (whole - np.cumsum(gained)) / missed)
+    quantile, wide = stdtrit(max(len(totals) - 1, 1), confidence), stdtrit(max(kish - 1, 0.1), confidence)
+    return np.asarray(np.minimum(units, kish) * (quantile / wide) ** 2)
+
+
+def _before(gained: Float, codes: Any) -> Float:
+    """Sum `(n,)` of the values of each row's group in the rows before it."""
+    order = np.argsort(codes, kind="stable")
+    upto = np.cumsum(gained[order]) - gained[order]
+    start = np.flatnonzero(np.append(True, np.diff(codes[order]) > 0))
+    found = np.empty(len(gained))
+    found[order] = upto - np.repeat(upto[start], np.diff(np.append(start, len(gained))))
+    return found
+
+
 def lower_bound(share: float, units: float, confidence: float) -> float:
     """One-sided Clopper-Pearson bound below a share seen in `units` independent rows; Clopper and Pearson (1934)."""
     hits = share * units
@@ -173,8 +210,9 @@ def recall_reached(sample: Sample, tuned: Tuned, wanted: Recall) -> float:
     """Lower bound, at the confidence wanted, of the recall that a policy reaches on rows of the class, all in `sample`."""
     if not len(sample.labels):
         return 0.0
-    share = float(np.average(satisfied(sample, tuned, wanted.label), weights=sample.weights))
-    return lower_bound(share, effective_units(sample.weights, sample.groups), wanted.confidence)
+    hit = satisfied(sample, tuned, wanted.label)
+    units = recall_units(hit, weights=sample.weights, groups=sample.groups, confidence=wanted.confidence)[-1]
+    return lower_bound(float(np.average(hit, weights=sample.weights)), float(units), wanted.confidence)
 
 
 def levels(sample: Sample, tuned: Tuned, label: int) -> Float:
@@ -207,14 +245,17 @@ def order_statistic(values: Any, wanted: Recall, *, weights: Any, groups: Any) -
     """Smallest of `values` `(n,)` below or at which at least the share wanted of all such values lies, with the confidence wanted.
 
     The k-th largest of n independent values, where P(Beta(n-k+1, k) >= share) >= confidence; the largest finite one where n is too small.
+    Unequal weights may make more hits prove less, so all values from there on must prove it too.
     """
     order = np.argsort(values, kind="stable")
     ordered, w = np.asarray(values, dtype=np.float64)[order], np.asarray(weights, dtype=np.float64)[order]
     if not ordered.size or not np.isfinite(ordered[ordered > -np.inf]).any():
         return -np.inf
-    units, share = effective_units(weights, groups), np.cumsum(w) / w.sum()
+    share = np.cumsum(w) / w.sum()
+    units = recall_units(np.ones(len(w)), weights=w, groups=np.asarray(groups)[order], confidence=wanted.confidence)
     hits = np.minimum(share, 1.0) * units
     enough = betainc(hits, units - hits + 1, wanted.at_least) <= 1 - wanted.confidence + 1e-12
+    enough = np.logical_and.accumulate(enough[::-1])[::-1]
     found = float(ordered[int(enough.argmax())]) if enough.any() else np.inf
     return found if found < np.inf else float(ordered[np.isfinite(ordered)].max())
 
@@ -270,7 +311,8 @@ def check(sample: Sample, rules: Constraints, fitted: Fitted) -> None:
         if reached >= wanted.at_least:
             continue
         part = sample.take(sample.labels == wanted.label)
-        units, what = effective_units(part.weights, part.groups), f"a recall of {wanted.at_least:g} of class {wanted.name!r}"
+        best = recall_units(np.ones(len(part.labels)), weights=part.weights, groups=part.groups, confidence=wanted.confidence)
+        units, what = float(best[-1]) if best.size else 0.0, f"a recall of {wanted.at_least:g} of class {wanted.name!r}"
         if lower_bound(1.0, units, wanted.confidence) < wanted.at_least:
             got = f"calib has {len(part.labels)}" + (f", worth {units:.1f}" if units < len(part.labels) - 1e-6 else "")
             remedy = "Add rows, raise split.shares.calib, or ask for a lower recall or confidence under utility.require."
