@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +51,10 @@ def expression(text: str) -> pl.Expr:
     if not _is_elementwise(tree):
         raise _not_elementwise(text)
     if not names:
-        raise must("an expression in a cell must name a column", f"{text!r} names none", "Write a number without quotes, or name a column.")
+        raise must("an expression in a cell must name a column", f"{text[:100]!r} names none", _as_number(text))
     if _divides_integers(tree):
         rule = "a quotient of two whole numbers must be written as a decimal, since SQL would round it down"
-        raise must(rule, f"got {text!r}", "Write 0.5 in the place of 1/2, or one of the two with a decimal point.")
+        raise must(rule, f"got {text[:100]!r}", "Write 0.5 in the place of 1/2, or one of the two with a decimal point.")
     return parsed
 
 
@@ -67,13 +68,25 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
+def _as_number(text: str) -> str:
+    """What to write in the place of an expression of numbers alone: YAML 1.1 reads 1e-3 as text, for want of a point and a sign."""
+    found = re.fullmatch(r"([-+]?)(\d+)(?:\.(\d*))?[eE]([-+]?\d{1,3})", text.strip())
+    if found is None:
+        return "Write a number without quotes, or name a column."
+    sign, whole, fraction, power = found.groups()
+    scientific = f"{sign}{whole}.{fraction or 0}e{int(power):+d}"
+    plain = f"{Decimal(text.strip()):f}"
+    written = f"{plain} or {scientific}" if len(plain) <= 20 else scientific
+    return f"Write {written} without quotes; without a point and a sign of the exponent YAML reads it as text."
+
+
 def _none(text: str, why: str) -> ExpostError:
     return must("a cell must be a number or an SQL expression over columns", f"{text[:100]!r} is none: {why}", _REMEDY)
 
 
 def _not_elementwise(text: str, what: str = "aggregates, looks at other rows, or uses a function that is not allowed") -> ExpostError:
     rule = "an expression in a cell must be element-wise, a row's value from that row alone"
-    return must(rule, f"{text!r} {what}", f"Compute such a column beforehand and name it here. {_ALLOWED}")
+    return must(rule, f"{text[:100]!r} {what}", f"Compute such a column beforehand and name it here. {_ALLOWED}")
 
 
 def _check_words(text: str) -> None:
@@ -91,9 +104,9 @@ def _check_words(text: str) -> None:
         if kind == "word" and token in _NEVER:
             raise _not_elementwise(text, f"has {token}, which looks beyond the row")
         if kind == "bracket" and before and before not in (*_KEYWORDS, *FUNCTIONS, "CAST"):
-            raise _not_elementwise(text, f"calls {before}, which is not allowed")
+            raise _not_elementwise(text, f"calls {before[:100]}, which is not allowed")
         if kind == "text" and before and before not in _KEYWORDS:
-            raise _none(text, f"{before} may not stand before text")
+            raise _none(text, f"{before[:100]} may not stand before text")
         if not token.isspace():
             before = token if kind in ("word", "column") else ""
         place = found.end()

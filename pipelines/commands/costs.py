@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.calltime import utility_of
+from pipelines.calltime import LONGEST, check_length, utility_of
 from pipelines.errors import must
-from pipelines.params import parse
+from pipelines.params import parse, short
 from pipelines.params.utility import Utility
 
 Matrix = dict[str, dict[str, float | str]]
@@ -24,13 +24,16 @@ def utility_from(path: Path, names: Sequence[str], *, otherwise: str = "") -> Ut
     if not path.is_file():
         raise must("--utility must name a YAML or JSON file with unit and matrix", f"{path} is missing or no file", "Check the path.")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(LONGEST + 1)
+        check_length(len(content), path)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise must(f"{path} must be a readable file of UTF-8 text", str(error), "Check it.") from error
     utility = utility_of(text, path)
     missing, extra = [name for name in names if name not in utility.matrix], [name for name in utility.matrix if name not in names]
     if missing or extra:
-        got = f"row {missing[0]!r} is missing" if missing else f"row {extra[0]!r} is no class"
+        got = f"row {missing[0]!r} is missing" if missing else f"row {short(extra[0])!r} is no class"
         raise must(f"utility must have one row per class {list(names)}", got, f"Mend {path}{otherwise if missing else ''}.")
     return utility
 

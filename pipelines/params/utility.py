@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipelines.errors import must
-from pipelines.params import Section
+from pipelines.params import Section, short
 
 Cells = list[list[float | str]]
 
@@ -59,9 +59,9 @@ class Utility(Section):
         for name, row in value.items() if isinstance(value, dict) else ():
             for action, cell in row.items() if isinstance(row, dict) else ():
                 if isinstance(cell, bool) or not isinstance(cell, int | float | str) or cell == "" or str(cell).isspace():
-                    got = "empty" if cell is None or isinstance(cell, str) else repr(cell)
+                    got = "empty" if cell is None or isinstance(cell, str) else short(repr(cell))
                     rule = "a cell must be a number, or an expression over columns as text"
-                    raise ValueError(f"{rule}, however: {name}/{action} is {got}. Write one in params.yaml.")
+                    raise ValueError(f"{rule}, however: {short(f'{name}/{action}')} is {got}. Write one in params.yaml.")
         return value
 
     @model_validator(mode="after")
@@ -70,30 +70,37 @@ class Utility(Section):
         for name, row in self.matrix.items():
             if set(row) != set(actions):
                 missing, extra = sorted(set(actions) - set(row)), sorted(set(row) - set(actions))
-                what = f"row {name!r} lacks {missing}" if missing else f"row {name!r} has {extra}, which the first row lacks"
+                what = (
+                    f"row {short(name)!r} lacks {short(missing)}"
+                    if missing
+                    else f"row {short(name)!r} has {short(extra)}, which the first row lacks"
+                )
                 raise ValueError(f"every row of utility.matrix must have the same actions, however: {what}. Complete it in params.yaml.")
             for action, value in row.items():
                 if not isinstance(value, str) and not math.isfinite(value):
-                    raise ValueError(f"utilities must be finite numbers, however: {name}/{action} is {value}. Write a number.")
+                    raise ValueError(f"utilities must be finite numbers, however: {short(f'{name}/{action}')} is {value}. Write a number.")
         if len(actions) < 2:
-            raise ValueError(f"utility.matrix must have at least two actions, however: got {list(actions)}. Add one to every row.")
+            raise ValueError(f"utility.matrix must have at least two actions, however: got {short(list(actions))}. Add one to every row.")
         if not self.by_row:
             self._check_that_there_is_a_choice()
         self._check_constraints()
         return self
 
     def _check_that_there_is_a_choice(self) -> None:
+        best = [max(map(float, row.values())) for row in self.matrix.values()]
         for action in self.actions:
-            if all(float(row[action]) >= max(map(float, row.values())) for row in self.matrix.values()):
+            if all(float(row[action]) >= most for row, most in zip(self.matrix.values(), best, strict=True)):
                 raise ValueError(
-                    f"no action may be best whatever happens, however: {action!r} is best for every true class, so there is nothing to decide. "
+                    f"no action may be best whatever happens, however: {short(action)!r} is best for every true class, so there is nothing to decide. "
                     "Check the signs: utilities are higher when better, a cost is a negative utility."
                 )
 
     def _check_constraints(self) -> None:
         unknown = [action for action in self.limits if action not in self.actions]
         if unknown:
-            raise ValueError(f"utility.limits must name actions of {list(self.actions)}, however: {unknown[0]!r} is none. Mend the name.")
+            raise ValueError(
+                f"utility.limits must name actions of {short(list(self.actions))}, however: {short(unknown[0])!r} is none. Mend the name."
+            )
         total = sum(limit.at_most for limit in self.limits.values())
         if len(self.limits) == len(self.actions) and total < 1:
             raise ValueError(
@@ -101,14 +108,20 @@ class Utility(Section):
                 "Raise one of them, or leave one action without a limit."
             )
         classes, required = [*self.matrix], [item.name for item in self.require.recall]
-        stray = [name for name in (*required, *self.prior) if name not in classes]
+        stray = [name for name in (*required, *self.prior) if name not in self.matrix]
         if stray:
-            raise ValueError(f"utility.require and utility.prior must name classes of {classes}, however: {stray[0]!r} is none. Mend it.")
+            raise ValueError(
+                f"utility.require and utility.prior must name classes of {short(classes)}, however: {short(stray[0])!r} is none. Mend it."
+            )
         if twice := next((name for name in required if required.count(name) > 1), None):
-            raise ValueError(f"utility.require.recall must name each class once, however: {twice!r} stands twice. Keep the higher share.")
+            raise ValueError(
+                f"utility.require.recall must name each class once, however: {short(twice)!r} stands twice. Keep the higher share."
+            )
         for name, share in self.prior.items():
             if not 0 < share < 1:
-                raise ValueError(f"a class's share under utility.prior must lie between 0 and 1, however: {name!r} has {share}. Mend it.")
+                raise ValueError(
+                    f"a class's share under utility.prior must lie between 0 and 1, however: {short(name)!r} has {share}. Mend it."
+                )
         shares = sum(self.prior.values())
         whole = len(self.prior) == len(classes)
         if (whole and abs(shares - 1) > 1e-6) or (not whole and shares >= 1):
@@ -129,7 +142,7 @@ class Utility(Section):
         """Cells `K x A`, numbers or expressions, rows in the order of `classes`; raises ExpostError where the classes differ."""
         missing, extra = [c for c in classes if c not in self.matrix], [c for c in self.matrix if c not in classes]
         if missing or extra:
-            got = f"row {missing[0]!r} is missing" if missing else f"row {extra[0]!r} is no class"
+            got = f"row {missing[0]!r} is missing" if missing else f"row {short(extra[0])!r} is no class"
             raise must(f"utility must have one row per class {list(classes)}", got, "Mend it under utility.matrix in params.yaml.")
         return [[self.matrix[c][a] for a in self.actions] for c in classes]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import expressions, utilities
+from pipelines.calltime import utility_of
+from pipelines.commands.costs import utility_from
 from pipelines.errors import ExpostError
 from pipelines.params import parse
 from pipelines.params.utility import Utility
@@ -311,3 +317,111 @@ def test_a_prior_of_some_classes_leaves_the_rest_to_the_others_as_in_the_data() 
     with pytest.raises(ExpostError, match="sum to less than 1, which leaves a share for the other classes"):
         parse(Utility, {"matrix": matrix, "prior": {"z": 0.5, "y": 0.5}}, "utility")
     assert section().class_prior(("no", "yes"), [0.5, 0.5]) is None
+
+
+# Text from anyone.
+
+PLAIN = "matrix: {good: {wait: 0, act: -1}, bad: {wait: -10, act: 0}}\n"
+
+
+def cell(text: str) -> str:
+    """A utility as JSON with this in a cell."""
+    return f'{{"matrix": {{"good": {{"wait": 0, "act": -1}}, "bad": {{"wait": {text}, "act": 0}}}}}}'
+
+
+def doubled(levels: int) -> str:
+    """YAML that stands for 9^levels values."""
+    names = "abcdefghijklmnop"[: levels + 1]
+    lines = [f"{name}: &{name} [{', '.join(['*' + before] * 9)}]" for before, name in itertools.pairwise(names)]
+    return "\n".join([f"{names[0]}: &{names[0]} [x]", *lines])
+
+
+UNTRUSTED = {
+    "too long": (PLAIN + "# " + "x" * 65536, "must be a text of at most 65,536 characters, however: it has 65,59"),
+    "aliases that stand for billions": (doubled(12), "line 1 has an anchor or an alias"),
+    "an alias": (PLAIN + "unit: &u x\nprior: *u", "line 2 has an anchor"),
+    "deep YAML": ("[" * 3000, "nested deeper than 32 levels"),
+    "deep JSON": ('{"matrix": ' + "[" * 900 + "1" + "]" * 900 + "}", "utility must be nested at most 32 levels deep"),
+    "deeper JSON": ('{"matrix": ' + "[" * 9000 + "1" + "]" * 9000 + "}", "nested deeper than 32 levels"),
+    "no such day": (PLAIN + "unit: 2026-13-45", "line 2 needs a date that can be read, and '2026-13-45' is none"),
+    "a day": (PLAIN + "unit: 2026-01-01", "must be text, numbers, booleans, lists or mappings, however: 2026-01-01. Quote it there"),
+    "digits without end": (PLAIN + "unit: " + "9" * 5000, "line 2 needs a whole number"),
+    "digits without end in JSON": (cell("9" * 5000), "needs a whole number"),
+    "more digits than a number has": (
+        cell("1" * 400),
+        "whole numbers under utility must be at most 1e.300.*bad.wait has more than 300 digits",
+    ),
+    "more digits than can be shown": (PLAIN.replace("-10", "0x" + "f" * 9000), "bad.wait has more than 300 digits"),
+    "a base of sixty": (PLAIN + "unit: " + "1:" * 9000 + "1.0", "line 2 needs a number"),
+    "half a character": (cell('"\\ud800"'), r"utility\.matrix\.bad\.wait must be text of whole characters"),
+    "half a character in a name": ('{"matrix": 1, "\\ud800": 2}', "names under utility must be text of whole characters"),
+    "a tag without its value": (PLAIN + 'unit: !!int ""', "line 2 needs a whole number that can be read"),
+    "a tag of another kind": (PLAIN + "unit: !!map x", "line 2 needs a map"),
+    "a tag that would run code": (PLAIN + "unit: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    "a cell that is a list": (PLAIN.replace("-10", f"[{'x, ' * 9000}]"), "bad/wait is "),
+    "names without end": (cell("1").replace("wait", "w" * 20000, 1), "must have the same actions, however: row 'bad' lacks"),
+    "keys without end": (PLAIN + "\n".join(f"k{i}: 1" for i in range(5000)), "k19 is unknown.*And 4980 more under utility"),
+    "a long key": (PLAIN + "? " + "k" * 30000 + "\n: 1", "must be a known key, however: k+"),
+    "a key twice": (cell('1, "' + "k" * 9000 + '": 1, "' + "k" * 9000 + '": 2'), r"must have each key once, however: 'k+\.\.\.' stands"),
+    "an expression without end": (cell('"' + "x + " * 9000 + 'x"'), None),
+}
+
+
+@pytest.mark.parametrize("name", UNTRUSTED)
+def test_text_from_anyone_is_refused_in_one_short_message(name: str) -> None:
+    text, said = UNTRUSTED[name]
+    if said is None:
+        with pytest.raises(ExpostError, match="must have at most 1000 characters"):
+            utilities.columns(utility_of(text, "it").cells(("good", "bad")))
+        return
+    with pytest.raises(ExpostError, match=r"(?s)^it.* must .*, however: ") as refused:
+        utility_of(text, "it")
+    assert re.search(said, str(refused.value), re.DOTALL), refused.value
+    assert len(str(refused.value)) < (400 if "keys" not in name else 3000)
+    str(refused.value).encode()
+
+
+def test_many_keys_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name is compared with few others, however many there are."""
+    compared = 0
+
+    class Name(str):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    def loads(text: str, object_pairs_hook: Any) -> Any:
+        return object_pairs_hook([(Name(f"k{i}"), 1) for i in range(2000)])
+
+    monkeypatch.setattr(json, "loads", loads)
+    with pytest.raises(ExpostError, match="must hold a utility"):
+        utility_of("{}", "it")
+    assert compared < 20000
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("-1e-3", "Write -0.001 or -1.0e-3 without quotes"),
+        ("2.5e4", "Write 25000 or 2.5e+4 without quotes"),
+        ("1e300", "Write 1.0e+300 without quotes"),
+        ("1 + 2", "Write a number without quotes, or name a column"),
+    ],
+)
+def test_a_number_that_yaml_reads_as_text_is_shown_as_it_must_be_written(text: str, advice: str) -> None:
+    found = utility_of(PLAIN.replace("-10", text), "it")
+    with pytest.raises(ExpostError, match=re.escape(advice)):
+        utilities.columns(found.cells(("good", "bad")))
+
+
+def test_of_a_file_no_more_is_read_than_a_utility_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "u.yaml"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)  # a file of holes, larger than the memory
+    with pytest.raises(ExpostError, match=r"u\.yaml must be a text of at most 65,536 characters, however: it has more\."):
+        utility_from(path, ("good", "bad"))
+    path.write_text(PLAIN)
+    assert utility_from(path, ("good", "bad")).actions == ("wait", "act")
