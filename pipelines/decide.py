@@ -60,7 +60,7 @@ def main() -> None:
         "why": why,
         "threshold": shipped["threshold"],
         "thresholds": thresholds(calib, {c["policy"]: c["threshold"] for c in candidates}, shipped["threshold"], options),
-        "notes": notes(calib, utility, taken[chosen], options),
+        "notes": notes(calib, utility, taken[chosen], fitted[chosen].tuned, options),
     }
     with store.stage_folder("decide") as out:
         store.write_json(out / "policy.json", shipped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container
 from itertools import chain, count
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines.candidates import Calib, interval, recall_of, share_of, utility_of
 from pipelines.core import constraints, policy, threshold, tuning
 from pipelines.core.bounds import Interval, effective_size
+from pipelines.core.sample import Tuned
 from pipelines.core.utility import difference_range, of_class, regret_of, trivial, value_range
 from pipelines.params.decide import Decide
 from pipelines.params.utility import Utility
@@ -20,6 +22,7 @@ from pipelines.params.utility import Utility
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
+WELL_BELOW = 0.9  #: share of a limit; an action that gets less where it is worth more is spoken of
 CURVE = 25  #: thresholds, evenly spaced by probability and again by log-odds, at which utility is shown with its interval
 
 
@@ -121,14 +124,30 @@ def _along(cutoff: float, calib: Calib, positive: Float, options: Decide) -> dic
     return {"utility": found.mean, "low": found.low, "high": found.high}
 
 
-def notes(calib: Calib, utility: Utility, taken: Int, options: Decide) -> list[str]:
-    """What a reader should know about the candidates and the policy chosen."""
-    said = []
+def notes(calib: Calib, utility: Utility, taken: Int, tuned: Tuned, options: Decide) -> list[str]:
+    """What a reader should know about the candidates and the policy chosen, cross-fitted and, as `tuned`, refitted on all of calib."""
+    said = blocked(calib, utility, tuned)
     if "exact" in options.policies and calib.U.shape[-1] > 2:
         said.append("The exact cut-off is for two actions; it was left out.")
     never = [repr(name) for action, name in enumerate(utility.actions) if not (taken == action).any()]
     if never:
         said.append(f"The policy takes {' and '.join(never)} for no row of calib.")
+    return said
+
+
+def blocked(calib: Calib, utility: Utility, tuned: Tuned) -> list[str]:
+    """Limits that leave an action to far fewer rows than they allow, as the next rows are worth the same and do not fit together."""
+    whole, said = calib.whole(), []
+    actions, heavy = whole.actions(tuned), whole.weights / whole.weights.sum()
+    for action, most in calib.rules.limits.items():
+        share, block = float(heavy[actions == action].sum()), constraints.next_block(whole, tuned, action)
+        if tuned.prices[action] > 0 and block.sum() > 1 and share < WELL_BELOW * most < most < share + float(heavy[block].sum()):
+            needed = math.ceil(1000 * (share + float(heavy[block].sum())) - 1e-6) / 1000
+            said.append(
+                f"The limit of {most:.4g} leaves {utility.actions[action]!r} to {share:.1%} of the rows: the next {block.sum()} rows of calib "
+                f"are worth exactly the same, and a policy that decides each row alone takes all of them or none. Raise at_most to {needed:g}, or "
+                "use a calibrator that tells these rows apart: calibrate.methods without isotonic, or a model that saturates less."
+            )
     return said
 
 

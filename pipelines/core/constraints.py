@@ -362,6 +362,22 @@ def limit_prices(expected: Any, limits: Mapping[int, float], *, weights: Any = N
     )
 
 
+def next_block(sample: Sample, tuned: Tuned, action: int) -> Bool:
+    """Of the rows `(n,)` that do not get `action`, those that would get it next were its price lower: all are worth the same for it.
+
+    No policy that decides each row alone can divide them. For two classes and one matrix rows are the same whose log-odds are.
+    """
+    p, untaken = sample.probability, sample.actions(tuned) != action
+    if sample.U.shape == (2, 2):
+        with np.errstate(divide="ignore"):
+            margin, close = (np.log(p[:, 1]) - np.log(p[:, 0])) * (1.0 if sample.U[1].argmax() == action else -1.0), 1e-9
+    else:
+        weighted = p * np.exp(tuned.offsets - tuned.offsets.max())
+        expected = expected_utility(weighted / weighted.sum(axis=1, keepdims=True), sample.U)
+        margin, close = _margin(expected - tuned.prices, [action]), CLEAR * float(np.max(scale(sample.U)))
+    return np.asarray(untaken & (margin >= margin[untaken].max(initial=-np.inf) - close))
+
+
 def _spares(room: Mapping[int, float], w: Float) -> list[float]:
     """Weights to keep free in each room, where all actions are limited: the dual fills rooms to the brim, and rows that waver need some."""
     most = (sum(room.values()) - float(w.sum())) / len(room)

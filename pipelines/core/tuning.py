@@ -18,7 +18,13 @@ RESAMPLES = 200
 
 def analytic(held: Sample, rules: Constraints) -> Fitted:
     """The analytic policy, changed no more than limits and requirements force on the rows `held`."""
-    return satisfy(held, rules, unchanged(held.shape))
+    start = unchanged(held.shape)
+    if rules.limits and held.U.shape == (2, 2):
+        low, high = allowed_cutoffs(held, rules)
+        cutoff = min(max(0.0, low), high)
+        if low <= high and NEAR < abs(cutoff) < np.inf:
+            start = _at(cutoff, start.offsets, held.U)
+    return satisfy(held, rules, start)
 
 
 def exact(sample: Sample, held: Sample, rules: Constraints) -> Fitted:
@@ -32,8 +38,7 @@ def exact(sample: Sample, held: Sample, rules: Constraints) -> Fitted:
         return analytic(held, rules)
     offsets, prices, free = threshold.exact(sample.probability, sample.labels, sample.U, weights=sample.weights, low=low, high=high)
     if rules.limits and held.U.ndim == 2:
-        lowest, highest = limited_cutoffs(held, rules)
-        low, high = max(low, lowest), min(high, highest)
+        low, high = allowed_cutoffs(held, rules)
         if low > high:
             return analytic(held, rules)
         within = threshold.exact(sample.probability, sample.labels, sample.U, weights=sample.weights, low=low, high=high)
@@ -53,14 +58,18 @@ def _at(cutoff: float, offsets: Float, U: Float) -> Tuned:
 
 def bootstrap_interval(sample: Sample, held: Sample, rules: Constraints, *, confidence: float, seed: int) -> tuple[float, float]:
     """Percentile interval of the exact threshold, whole groups drawn: how little the rows say about the optimum. For display; U `(2, 2)`."""
-    low, high = required_cutoffs(held, rules)
-    if rules.limits:
-        lowest, highest = limited_cutoffs(held, rules)
-        low, high = max(low, lowest), min(high, highest)
+    low, high = allowed_cutoffs(held, rules)
     found = threshold.bootstrap_cutoffs(sample, resamples=RESAMPLES, seed=seed, low=low, high=max(low, high))
     at = [policy.threshold_of_offset(float(np.clip(-cutoff, -policy.ALWAYS, policy.ALWAYS)), sample.U) for cutoff in found]
     tail = (1 - confidence) / 2
     return float(np.quantile(at, tail)), float(np.quantile(at, 1 - tail))
+
+
+def allowed_cutoffs(held: Sample, rules: Constraints) -> tuple[float, float]:
+    """Lowest and highest cut-off with which requirements and limits are kept on the rows `held`, U `(K, 2)`; none where low > high."""
+    low, high = required_cutoffs(held, rules)
+    lowest, highest = limited_cutoffs(held, rules) if rules.limits else (low, high)
+    return max(low, lowest), min(high, highest)
 
 
 def required_cutoffs(held: Sample, rules: Constraints) -> tuple[float, float]:

@@ -100,3 +100,31 @@ def test_the_analytic_policy_is_left_alone_without_constraints():
     tuned = tuning.analytic(sample, Constraints({}, ())).tuned
     assert not tuned.offsets.any() and not tuned.prices.any()
     np.testing.assert_array_equal(sample.actions(tuned), policy.analytic_actions(sample.probability, utility.take(TWO, slice(None))))
+
+
+def saturated(U) -> Sample:
+    """11 rows of 94 whose probability is clipped at 1 - 1e-12, two next to them, the rest far off; `U` names the actions in either order."""
+    rng = np.random.default_rng(0)
+    odds = np.concatenate([np.full(11, 27.6), [26.8, 25.9], rng.normal(-1, 2, 81)])
+    p = np.maximum(softmax(np.stack([np.zeros(94), odds], axis=1)), 1e-12)
+    return Sample(p, (odds > 0).astype(int), U, np.ones(94), np.arange(94))
+
+
+@pytest.mark.parametrize("U", [TWO, TWO[:, ::-1]])
+@pytest.mark.parametrize(("at_most", "taken"), [(0.1, 0), (0.12, 11), (0.13, 12), (0.14, 13)])
+def test_a_limit_among_saturated_probabilities_loses_no_precision(U, at_most, taken):
+    sample, acting = saturated(U), int(U[1].argmax())
+    tuned = tuning.analytic(sample, Constraints({acting: at_most}, ())).tuned
+    assert (sample.actions(tuned) == acting).sum() == taken
+    assert tuned.prices[acting] > 0 == tuned.prices[1 - acting]
+    block = constraints.next_block(sample, tuned, acting)
+    assert block.sum() == (11 if taken == 0 else 1) and not (sample.actions(tuned)[block] == acting).any()
+
+
+def test_the_next_block_of_rows_is_the_one_that_a_lower_price_takes_whole():
+    U = np.array([[0.0, -1.0, -0.3], [-4.0, 0.0, -0.8]])
+    p = np.repeat([[0.1, 0.9], [0.3, 0.7], [0.7, 0.3]], [4, 5, 6], axis=0)
+    sample = Sample(p, np.zeros(15, dtype=int), U, np.ones(15), np.arange(15))
+    tuned = tuning.analytic(sample, Constraints({1: 0.5}, ())).tuned
+    assert (sample.actions(tuned) == 1).sum() == 4
+    assert constraints.next_block(sample, tuned, 1).tolist() == [False] * 4 + [True] * 5 + [False] * 6

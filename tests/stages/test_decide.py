@@ -326,6 +326,24 @@ def test_a_limit_holds_on_calib_its_share_has_an_interval_and_the_action_is_no_y
     assert shipped["threshold"] == summary["thresholds"]["chosen"] > summary["thresholds"]["analytic"]
 
 
+def test_a_limit_below_a_block_of_equal_rows_is_spoken_of_with_the_share_that_would_do(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    write_upstream(n=200)
+    for name in ("crossfit", "probabilities"):
+        p = np.load(f"data/calibrate/{name}.npy")
+        p[..., :30, 1], p[..., :30, 0] = 1 - 1e-12, 1e-12
+        np.save(f"data/calibrate/{name}.npy", p)
+    found = {}
+    for at_most in (0.1, 0.3):
+        Path("params.yaml").write_text(FEW + BINARY.replace("}}}", f"}}}}, limits: {{biopsy: {{at_most: {at_most}}}}}}}"))
+        decide.main()
+        found[at_most] = [note for note in store.read_json(Path("data/decide/summary.json"))["notes"] if "at_most" in note]
+    (said,) = found[0.1]
+    assert said.startswith("The limit of 0.1 leaves 'biopsy' to 0.0% of the rows: the next 30 rows of calib are worth exactly the same")
+    assert "Raise at_most to 0.15, or" in said
+    assert not found[0.3]
+
+
 def test_a_requirement_raises_the_offset_of_its_class_and_says_what_it_reached(monkeypatch, tmp_path):
     even = "utility: {matrix: {c0: {no biopsy: 0, biopsy: -1}, c1: {no biopsy: -1, biopsy: 0}}, require: {recall: {class: c1, at_least: 0.9}}}\n"
     summary = run(monkeypatch, tmp_path, FEW + even)
