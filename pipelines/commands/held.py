@@ -154,7 +154,7 @@ def allotted(
         said = (
             f"{names[action]}: {wanted:,} of {rows:,} rows wanted it, {int((found.actions == action).sum()):,} have it (at most {most:,})"
         )
-        if wanted > most:
+        if wanted > most and price == price:  # else no action has room that it could be compared with
             who = "the last of them" if most else "the first one refused"
             said += f"; to {who} it is worth {price:.4g} {unit} more than the next best action".replace("  ", " ")
         lines.append(said)
