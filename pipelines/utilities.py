@@ -54,17 +54,17 @@ def check_kinds(cells: Cells, kinds: Mapping[str, str]) -> None:
         _select(text, pl.DataFrame(schema=types), what="; categories and booleans are text")
 
 
-def values(cells: Cells, frame: pl.DataFrame | None = None, rows: pl.Series | None = None) -> NDArray[np.float64]:
+def values(cells: Cells, frame: pl.DataFrame | None = None, rows: pl.Series | None = None, *, scoring: bool = False) -> NDArray[np.float64]:
     """The utilities: `(K, A)` where every cell is a number, else `(n, K, A)` for the rows of `frame`, whose columns are typed.
 
     Raises ExpostError where an expression gives a missing or a non-finite value, naming its columns and the rows: `rows` (n,) are their
-    numbers in the table, 1.. by default.
+    numbers in the table, 1.. by default. With `scoring` they are a batch's, which no ingest has read.
     """
     found = expressions(cells)
     if not found:
         return np.array(cells, dtype=np.float64)
     assert frame is not None, "utilities that differ by row need the rows"
-    computed = {text: _evaluated(text, frame, rows) for text in found}
+    computed = {text: _evaluated(text, frame, rows, scoring) for text in found}
     made = np.empty((frame.height, len(cells), len(cells[0])))
     for k, row in enumerate(cells):
         for a, cell in enumerate(row):
@@ -72,7 +72,17 @@ def values(cells: Cells, frame: pl.DataFrame | None = None, rows: pl.Series | No
     return made
 
 
-def _evaluated(text: str, frame: pl.DataFrame, rows: pl.Series | None) -> NDArray[np.float64]:
+def check_choice(values: NDArray[np.float64], actions: Sequence[str]) -> None:
+    """Raise ExpostError where one action is best for every class in every row of `values` `(n, K, A)` or `(K, A)`: nothing is to decide."""
+    best = values.max(axis=-1)
+    for action, name in enumerate(actions):
+        if values.size and (values[..., action] >= best).all():
+            got = f"{name!r} is best for every true class{' in every row' if values.ndim > 2 else ''}, so there is nothing to decide"
+            remedy = "Check the signs: utilities are higher when better, a cost is a negative utility."
+            raise must("no action may be best whatever happens", got, remedy)
+
+
+def _evaluated(text: str, frame: pl.DataFrame, rows: pl.Series | None, scoring: bool) -> NDArray[np.float64]:
     names = columns_of(text)
     absent = [name for name in names if name not in frame.columns]
     if absent:
@@ -86,10 +96,12 @@ def _evaluated(text: str, frame: pl.DataFrame, rows: pl.Series | None) -> NDArra
         got = f"{len(wrong)} of {len(result)} rows have none ({shown})"
         empty = next((name for name in names if frame[name][wrong.tolist()].null_count() == len(wrong)), None)
         where = f" ('\"{empty}\" IS NOT NULL')" if empty else ""
-        remedy = (
-            f"Fill the values in, leave such rows out (of the source with ingest.where{where}), or write the expression so that it gives a "
-            "number there."
-        )
+        remedy = "Fill the values in, or leave such rows out of the batch."
+        if not scoring:
+            remedy = (
+                f"Fill the values in, leave such rows out (of the source with ingest.where{where}), or write the expression so that it gives "
+                "a number there."
+            )
         raise must(f"the expression {text!r} must give a finite number in every row", got, remedy)
     return np.asarray(result, dtype=np.float64)
 
