@@ -14,7 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
 from flows import graph, panel
@@ -65,6 +65,8 @@ def _ended(work: Callable[[], Outcome]) -> State[Any]:
         with exclusive():
             outcome = work()
     except ExpostError as error:
+        if deployment.id:  # no command prints the message, and Prefect's own line with it is filtered out
+            get_run_logger().error("%s", error)
         return Failed(message=str(error))
     if outcome.blocked:
         return Completed(name=BLOCKED, message=f"The gate's verdict is {outcome.verdict}.", data=outcome.as_json())

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.common import example, interruptible
+from flows.cli.init import COST
 
 
 def add(app: typer.Typer) -> None:
@@ -23,9 +24,11 @@ def retune(
         Path | None, typer.Option("--utility", help="YAML or JSON with unit and matrix[true class][action]: the new section utility.")
     ] = None,
     cost_fn: Annotated[
-        float | None, typer.Option("--cost-fn", min=0, help="What a missed positive, the last class, costs from now on (two classes).")
+        str | None, typer.Option("--cost-fn", metavar="COST", help=f"What a missed positive, the last class, costs from now on: {COST}.")
     ] = None,
-    cost_fp: Annotated[float | None, typer.Option("--cost-fp", min=0, help="What a false alarm costs from now on (two classes).")] = None,
+    cost_fp: Annotated[
+        str | None, typer.Option("--cost-fp", metavar="COST", help="What a false alarm costs from now on, likewise.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON instead of the panel.")] = False,
 ) -> None:
     """Decide anew on the same weights: after a change of utility, decide, evaluate or gate in params.yaml, or with a new utility put there.

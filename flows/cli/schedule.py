@@ -19,7 +19,10 @@ def schedule(
     cron: str = typer.Option(..., "--cron", help="When to retrain: minute, hour, day of month, month, day of week."),
     timezone: str = typer.Option("UTC", "--timezone", help="Time zone of the schedule, an IANA name."),
 ) -> None:
-    """Serve the retraining flow as a Prefect deployment in this workspace until stopped; each run reads the source anew."""
+    """Serve retraining on a schedule as a Prefect deployment in this workspace until stopped; each run reads the source anew.
+
+    The flow `retune` is served beside it, to be run when it is asked for.
+    """
     from flows.schedule import check_cron, serve
     from flows.workspace import check_workspace
     from pipelines.commands.check import check_params

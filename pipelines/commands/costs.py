@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from pipelines.params import parse, short
 from pipelines.params.utility import Utility
 
 Matrix = dict[str, dict[str, float | str]]
+
+#: What the two errors cost; what right decisions cost may have any sign.
+ERRORS = ("--cost-fn", "--cost-fp")
 
 
 def utility_from(path: Path, names: Sequence[str], *, otherwise: str = "") -> Utility:
@@ -45,6 +49,31 @@ def cost(option: str, value: float) -> float:
     return float(value)
 
 
+def cost_of(option: str, value: float | str, columns: Sequence[str]) -> float | str:
+    """A number, or an expression as text: the name of one of `columns` is one, whatever characters it has.
+
+    Raises ExpostError where a number is not finite, or what an error costs is not above zero.
+    """
+    if isinstance(value, str) and value in columns:
+        return value if re.fullmatch(r"[A-Za-z_]\w*", value) else f'"{value}"'
+    try:
+        number = float(value)
+    except ValueError:
+        return str(value)
+    if option in ERRORS:
+        return cost(option, number)
+    if not math.isfinite(number):
+        raise must(f"{option} must be a finite number", f"got {number:g}", "Write a number, or an expression over columns.")
+    return number
+
+
+def negative(value: float | str) -> float | str:
+    """What a cost is as a utility: with the other sign."""
+    if isinstance(value, float):
+        return -value if value else 0.0
+    return f"-{value}" if re.fullmatch(r'\w+|"[^"]*"', value) else f"-({value})"
+
+
 def error_cells(matrix: Matrix, classes: Sequence[str], option: str, remedy: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """The cells (true class, action) of a missed positive, the last class, and of a false alarm: the other class's best action.
 
@@ -64,26 +93,33 @@ def error_cells(matrix: Matrix, classes: Sequence[str], option: str, remedy: str
     return (classes[1], best[0]), (classes[0], best[1])
 
 
-def with_cost(cell: tuple[str, str], loss: float, matrix: Matrix) -> Matrix:
+def with_cost(cell: tuple[str, str], loss: float | str, matrix: Matrix) -> Matrix:
     """The matrix with `loss` as what the cell's action loses against the best one for its class; all other cells stay."""
     top = max(float(value) for value in matrix[cell[0]].values())
+    if isinstance(loss, str):
+        return with_cell(cell, f"{top!r} - ({loss})" if top else negative(loss), matrix)
     return with_cell(cell, top - loss, matrix)
 
 
-def with_cell(cell: tuple[str, str], value: float, matrix: Matrix) -> Matrix:
+def with_cell(cell: tuple[str, str], value: float | str, matrix: Matrix) -> Matrix:
     """The matrix with one cell (true class, action) set."""
     name, action = cell
     return {other: {**row, action: value} if other == name else dict(row) for other, row in matrix.items()}
 
 
-def with_costs(utility: Utility, classes: Sequence[str], fn: float | None, fp: float | None) -> Utility:
-    """The utility with other costs of a missed positive and of a false alarm, each kept where it is None; all else stays."""
+def with_costs(
+    utility: Utility, classes: Sequence[str], fn: float | str | None, fp: float | str | None, columns: Sequence[str] = ()
+) -> Utility:
+    """The utility with other costs of a missed positive and of a false alarm, each kept where it is None; all else stays.
+
+    A cost is a number, or an expression over columns, of which `columns` may be named as they are.
+    """
     values: dict[str, Any] = utility.model_dump()
     remedy = "Give the new utility whole, with --utility FILE, or change utility.matrix in params.yaml."
     missed, alarm = error_cells(utility.matrix, classes, "--cost-fn" if fn is not None else "--cost-fp", remedy)
     for option, cell, loss in (("--cost-fn", missed, fn), ("--cost-fp", alarm, fp)):
         if loss is not None:
-            values["matrix"] = with_cost(cell, cost(option, loss), values["matrix"])
+            values["matrix"] = with_cost(cell, cost_of(option, loss, columns), values["matrix"])
     return parse(Utility, values, "utility")
 
 

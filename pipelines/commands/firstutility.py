@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import utilities
-from pipelines.commands.costs import cost, utility_from
+from pipelines.commands.costs import ERRORS, cost_of, negative, utility_from
 from pipelines.errors import ExpostError, must
-from pipelines.params import parse
+from pipelines.params import parse, short
 from pipelines.params.utility import Utility
+from pipelines.utilities import SHOWN
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 #: The default workspace: a missed malignancy costs ten needless biopsies, and the actions are what a doctor does.
 _BIOPSY = {
@@ -74,8 +76,8 @@ def _binary(
         last = min(reversed(names), key=lambda name: int((labels == name).sum()))
         said.append(f"{last!r}, the rarer class, is taken for the positive one, whose miss costs --cost-fn: name it with --positive.")
     first = next(name for name in names if name != last)
-    known = {option: _read(option, value, columns) for option, value in costs.given.items()}
-    cells = {option: _cell(known.get(option, 1.0 if option in ("--cost-fn", "--cost-fp") else 0.0)) for option in _OPTIONS}
+    known = {option: cost_of(option, value, columns) for option, value in costs.given.items()}
+    cells = {option: negative(known.get(option, 1.0 if option in ERRORS else 0.0)) for option in _OPTIONS}
     matrix = {first: {first: cells["--cost-tn"], last: cells["--cost-fp"]}, last: {first: cells["--cost-fn"], last: cells["--cost-tp"]}}
     shown = {option: f"{value:g}" if isinstance(value, float) else value for option, value in {**_OPTIONS, **known}.items()}
     origin = "" if {"--cost-fn", "--cost-fp"} <= set(known) else " (1 where no cost was given: change utility.matrix)"
@@ -91,47 +93,48 @@ def _binary(
 _OPTIONS: dict[str, float | str] = {"--cost-fn": 1.0, "--cost-fp": 1.0, "--cost-tp": 0.0, "--cost-tn": 0.0}
 
 
-def _read(option: str, value: float | str, columns: Sequence[str]) -> float | str:
-    """A number, or an expression: the name of a column is one, whatever characters it has."""
-    if isinstance(value, str) and value in columns:
-        return value if re.fullmatch(r"[A-Za-z_]\w*", value) else f'"{value}"'
-    try:
-        number = float(value)
-    except ValueError:
-        return str(value)
-    if option in ("--cost-fn", "--cost-fp"):
-        return cost(option, number)
-    if not math.isfinite(number):
-        raise must(f"{option} must be a finite number", f"got {number:g}", "Write a number, or an expression over columns.")
-    return number
-
-
-def _cell(value: float | str) -> float | str:
-    """What a cost is as a utility: with the other sign."""
-    if isinstance(value, float):
-        return -value if value else 0.0
-    return f"-{value}" if re.fullmatch(r'\w+|"[^"]*"', value) else f"-({value})"
-
-
-def cost_columns(utility: Utility, classes: Sequence[str], columns: Sequence[str], target: str) -> list[str]:
+def cost_columns(utility: Utility, classes: Sequence[str], table: pl.DataFrame, target: str) -> list[str]:
     """The columns that the utility reads, to which `init` gives a cost role; raises ExpostError where the table lacks one, or it is the target."""
     cells = utility.cells(tuple(classes))
     named = utilities.columns(cells)
     if target in named:
         raise must("a cost must not be read from the target", f"an expression names {target!r}", "Name columns that are known beforehand.")
-    utilities.check_columns(cells, dict.fromkeys([name for name in columns if name != target], "cost"))
+    for name in named:
+        if name not in table.columns:
+            close = difflib.get_close_matches(name.casefold(), [other.casefold() for other in table.columns], n=1)
+            near = next((f"; did you mean {other}?" for other in table.columns if close and other.casefold() == close[0]), "")
+            numbers = [other for other in table.columns if other != target and table[other].dtype.is_numeric()]
+            remedy = f"Mend the name; columns of numbers: {short(', '.join(numbers), 300) or 'none'}."
+            raise must("a cost must be a number or name columns of the table", f"there is no column {name!r}{near}", remedy)
     return named
 
 
-def check_costs(utility: Utility, classes: Sequence[str], table: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series) -> None:
-    """Raise ExpostError where a cost is no number, or missing or not finite in a row; `table` is typed, `rows` are its rows' numbers."""
+def check_costs(
+    utility: Utility, classes: Sequence[str], table: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series, *, costs: Costs
+) -> None:
+    """Raise ExpostError where a cost is no number, is missing or not finite in a row, has the wrong sign, or leaves nothing to decide.
+
+    `table` is typed, `rows` are its rows' numbers.
+    """
     cells = utility.cells(tuple(classes))
     try:
         utilities.check_kinds(cells, kinds)
-        utilities.values(cells, table, rows)
+        U = utilities.values(cells, table, rows)
+        if costs.file is None:
+            for option, cell in (("--cost-fn", (1, 0)), ("--cost-fp", (0, 1))):
+                _check_sign(option, costs.given.get(option), -U[..., cell[0], cell[1]], rows)
+        utilities.check_choice(U, utility.actions)
     except ExpostError as error:
         said = str(error).replace("ingest.where", "--where").replace("under utility.matrix", "given").replace("the kinds of its", "the")
         raise ExpostError(said) from None
+
+
+def _check_sign(option: str, given: float | str | None, losses: NDArray[np.float64], rows: pl.Series) -> None:
+    if losses.ndim == 0 or (losses > 0).any():
+        return
+    shown = "; ".join(f"row {rows[i]}: {losses[i]:g}" for i in range(min(SHOWN, len(losses))))
+    remedy = f"A cost is what an error loses, without its sign: turn it round, as in {option} '-1.0 * ({given})', or mend the columns."
+    raise must(f"{option} must be above 0 in some row", f"{given!r} is so in none of {len(losses)} rows ({shown})", remedy)
 
 
 def _class_named(positive: str, names: list[str]) -> str:

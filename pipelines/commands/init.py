@@ -87,7 +87,7 @@ def init_workspace(
     classes, utility, assumed = first_utility(source, labels, costs, frame.columns)
     assumed += _check_counts(labels, classes)
     codes = labels.replace_strict({name: i for i, name in enumerate(classes)}).to_numpy()
-    wishes = Wishes(wished, tuple(cost_columns(utility, classes, frame.columns, target)))
+    wishes = Wishes(wished, tuple(cost_columns(utility, classes, frame, target)))
     proposals = propose_columns(frame, target, codes, classes, wishes)
     ingest = _ingest(source, target, classes, proposals, where)
     split, said = _split(frame, proposals, time)
@@ -95,7 +95,7 @@ def init_workspace(
     sections = _sections(ingest, split, utility, model or _model_name(source))
     schema = {"target": target, "classes": classes, "columns": [vars(p) for p in proposals if p.role != "ignored"]}
     table = _typed(frame, ingest)
-    check_costs(utility, classes, table, {name: column.kind for name, column in ingest.columns.items()}, rows)
+    check_costs(utility, classes, table, {name: column.kind for name, column in ingest.columns.items()}, rows, costs=costs)
     if ingest.weight is not None:
         check_weights(table, ingest.weight, rows)
     suite = suite_text(propose(table, schema))

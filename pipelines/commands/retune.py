@@ -19,15 +19,16 @@ from pipelines.params.ingest import Ingest
 from pipelines.params.utility import Utility
 
 
-def wanted(file: Path | None, cost_fn: float | None, cost_fp: float | None) -> Utility | None:
+def wanted(file: Path | None, cost_fn: float | str | None, cost_fp: float | str | None) -> Utility | None:
     """The utility that the options ask for, None where they ask for none; raises ExpostError where it breaks a rule of params.yaml."""
     costs = cost_fn is not None or cost_fp is not None
     if file is not None and costs:
         raise must("costs must come from one place", "both --utility and --cost-fn or --cost-fp are given", "Leave one of them out.")
     if file is None and not costs:
         return None
-    classes = load(Ingest).classes
-    utility = with_costs(load(Utility), classes, cost_fn, cost_fp) if file is None else utility_from(file, classes)
+    ingest = load(Ingest)
+    classes = ingest.classes
+    utility = with_costs(load(Utility), classes, cost_fn, cost_fp, [*ingest.columns]) if file is None else utility_from(file, classes)
     check_params({**read_params(), "utility": plain(utility)})
     return utility
 

@@ -22,6 +22,7 @@ from pipelines.params.ingest import Ingest
 from pipelines.params.utility import Utility
 
 STEPS = 21
+SMALLEST, LARGEST = 1e-12, 1e12  #: beyond them lie costs of nothing, and steps that floating-point numbers cannot tell apart
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -43,7 +44,7 @@ class Setting:
 
 
 def parse_range(option: str, text: str) -> tuple[float, float]:
-    """The ends of `A..B`, equal for a single number; raises ExpostError unless both are finite and A is below B."""
+    """The ends of `A..B`, equal for a single number; raises ExpostError unless both are finite, of a usual size, and A is below B."""
     first, dots, last = text.partition("..")
     try:
         low, high = float(first), float(last if dots else first)
@@ -51,6 +52,9 @@ def parse_range(option: str, text: str) -> tuple[float, float]:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high)) or (dots and low >= high):
         raise must(f"{option} must be a number, or a range upwards such as 1..50", f"got {text!r}", "Mend it.")
+    if wild := next((value for value in (low, high) if value and not SMALLEST <= abs(value) <= LARGEST), None):
+        rule = f"{option} must be 0 or, without its sign, between {SMALLEST:g} and {LARGEST:g}"
+        raise must(rule, f"got {wild:g}", "Choose another unit for the utility, so that its numbers are neither so small nor so large.")
     return low, high
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
@@ -17,6 +21,7 @@ from pipelines.commands.retune import plain, replaced, wanted, with_utility
 from pipelines.errors import ExpostError
 from pipelines.params import load, parse
 from pipelines.params.utility import Utility
+from pipelines.utilities import values
 from tests.conftest import ROOT, edit_params, run
 from tests.flows.test_cli import one_message
 from tests.flows.test_end_to_end import UPSTREAM, newest, status
@@ -81,9 +86,14 @@ def outside(text: str) -> str:
 
 def test_what_is_stale_upstream_or_fails_leaves_all_as_it_was(workspace_copy: Path) -> None:
     untouched = digest(workspace_copy)
-    for bad in (["--cost-fn", "0"], ["--cost-fn", "5", "--utility", "u.yaml"], ["--utility", "absent.yaml"]):
+    for bad in (
+        ["--cost-fn", "-1"],
+        ["--cost-fn", "nan"],
+        ["--cost-fn", "abc"],
+        ["--cost-fn", "5", "--utility", "u.yaml"],
+        ["--utility", "absent.yaml"],
+    ):
         one_message(run("expost", "retune", *bad, cwd=workspace_copy))
-    assert run("expost", "retune", "--cost-fn", "abc", cwd=workspace_copy).returncode == 2
     assert digest(workspace_copy) == untouched
 
     (workspace_copy / "pipelines/core/threshold.py").write_text("raise SystemExit('broken')\n")
@@ -160,8 +170,72 @@ def test_costs_change_their_cells_only(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ExpostError, match="a cell is the expression '-cost'"):
         wanted(None, None, 7)
-    with pytest.raises(ExpostError, match="--cost-fn must be for two classes, however: the model has 3"):
+    with pytest.raises(ExpostError, match=r"--cost-fn must be for two classes, however: the model has 3"):
         error_cells({name: {"a": 0, "b": 1} for name in "xyz"}, "xyz", "--cost-fn", "Mend it.")
+
+
+def test_classes_with_one_best_action_have_no_errors_to_cost() -> None:
+    matrix: dict[str, dict[str, float | str]] = {"good": {"wait": 0, "act": -1}, "bad": {"wait": 2, "act": 1}}
+    with pytest.raises(
+        ExpostError, match="--cost-fn must be for classes with different best actions, however: 'wait' is best for both. Do"
+    ):
+        error_cells(matrix, ("good", "bad"), "--cost-fn", "Do otherwise.")
+    matrix["bad"]["act"] = 3
+    assert error_cells(matrix, ("good", "bad"), "--cost-fn", "Do otherwise.") == (("bad", "wait"), ("good", "act"))
+
+
+def with_amounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["ingest"]["columns"] |= {name: {"role": "cost", "kind": "number"} for name in ("amount", "lost days")}
+    values["utility"]["matrix"]["benign"] = {"no biopsy": 2, "biopsy": 0.5}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_costs_may_be_expressions_as_for_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_amounts(tmp_path, monkeypatch)
+    found = wanted(None, "0.75 * amount", "lost days")
+    assert found is not None
+    assert found.matrix == {
+        "benign": {"no biopsy": 2, "biopsy": '2.0 - ("lost days")'},
+        "malignant": {"no biopsy": "-(0.75 * amount)", "biopsy": 0},
+    }
+    assert values([["2.0 - (amount)"]], pl.DataFrame({"amount": [5.0, 0.5]})).ravel().tolist() == [-3, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("-1", "--cost-fn must be a positive number, however: got -1. A cost is what an error loses"),
+        ("nan", "--cost-fn must be a positive number, however: got nan"),
+        ("1e999", "--cost-fn must be a positive number, however: got inf"),
+        ("0", "--cost-fn must be a positive number, however: got 0"),
+        ("amuont", "there is no column 'amuont'; did you mean amount"),
+        ("SUM(amount)", "must be element-wise"),
+    ],
+)
+def test_costs_that_are_none_are_told_apart(given: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_amounts(tmp_path, monkeypatch)
+    with pytest.raises(ExpostError, match=said):
+        wanted(None, given, None)
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_a_deployed_run_that_fails_leaves_its_reason_in_the_log(deployed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command prints the message itself; of a run of the schedule nothing but the log is left."""
+    said: list[str] = []
+    logger = logging.getLogger("of the run")
+    monkeypatch.setattr(logger, "error", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(retrain, "get_run_logger", lambda: logger)
+    monkeypatch.setattr(retrain, "exclusive", contextlib.nullcontext)
+    monkeypatch.setattr(retrain, "deployment", SimpleNamespace(id="one" if deployed else None))
+
+    def work() -> Any:
+        raise ExpostError("X must be Y, however: it is Z. Mend it.")
+
+    state = retrain._ended(work)
+    assert (state.is_failed(), state.message) == (True, "X must be Y, however: it is Z. Mend it.")
+    assert said == ["X must be Y, however: it is Z. Mend it."] * deployed
 
 
 def utility(**more: Any) -> Utility:

@@ -187,6 +187,37 @@ def test_a_missing_cost_is_named_by_its_row_in_the_table_also_where_rows_are_lef
         init(table, "y", cost_fn="fee", where="n >= 20")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"cost_fn": "-amount", "cost_fp": 1},
+            r"--cost-fn must be above 0 in some row, however: '-amount' is so in none of 300 rows \(row 1: -",
+        ),
+        (
+            {"cost_fn": 1, "cost_fp": "0 * fp"},
+            r"--cost-fp must be above 0 in some row, however: '0 \* fp' is so in none .*row 1: -?0; row 2",
+        ),
+        ({"cost_fn": "fn", "cost_fp": 1, "cost_tp": "fn + 1"}, "'no' is best for every true class in every row"),
+        ({"utility_file": "u.yaml"}, "'wait' is best for every true class in every row, so there is nothing to decide. Check the signs"),
+        (
+            {"cost_fn": "amuont"},
+            r"no column 'amuont'; did you mean amount\?. Mend the name; columns of numbers: x, fn, fp, amount, lost days",
+        ),
+    ],
+)
+def test_costs_with_the_wrong_sign_or_name_are_refused(init: Init, options: dict[str, Any], said: str) -> None:
+    Path("u.yaml").write_text("matrix: {'no': {wait: 0, act: -1}, 'yes': {wait: fn, act: 0}}")
+    with pytest.raises(ExpostError, match=said) as refused:
+        init(costly(), "y", positive="yes", **options)
+    assert not Path("params.yaml").exists()
+    assert "ingest.columns" not in str(refused.value)
+
+
+def test_a_cost_may_be_zero_or_below_in_some_rows(init: Init) -> None:
+    assert init(costly(), "y", positive="yes", cost_fn="amount - 99", cost_fp=1).utility["yes"]["no"] == "-(amount - 99)"
+
+
 def test_a_utility_file_with_expressions_gives_their_columns_the_role_cost(init: Init) -> None:
     Path("u.yaml").write_text(
         'matrix: {"no": {"wait": 0, "act": -fp}, "yes": {"wait": "-2.5 * fn", "act": 0}}\nlimits: {act: {at_most: 0.2}}'

@@ -319,6 +319,26 @@ def test_a_prior_of_some_classes_leaves_the_rest_to_the_others_as_in_the_data() 
     assert section().class_prior(("no", "yes"), [0.5, 0.5]) is None
 
 
+@pytest.mark.parametrize(
+    ("cells", "refused"),
+    [
+        ([[0, -1], ["amount", 0]], True),
+        ([[0, -1], ["-amount", 0]], False),
+        ([[0, -1], ["-C_FN", "-C_FN"]], True),
+        ([[0, -1], [-1, 0]], False),
+        ([[0, -1], [1, 1]], True),
+    ],
+)
+def test_one_action_that_is_best_in_every_row_is_refused(cells: Any, refused: bool) -> None:
+    """`amount` is 10, 0 and -2: with the wrong sign one row alone could be decided otherwise, so rows above 0 are taken."""
+    made = utilities.values(cells, ROWS[:2])
+    if not refused:
+        utilities.check_choice(made, ("wait", "act"))
+        return
+    with pytest.raises(ExpostError, match="'wait' is best for every true class"):
+        utilities.check_choice(made, ("wait", "act"))
+
+
 # Text from anyone.
 
 PLAIN = "matrix: {good: {wait: 0, act: -1}, bad: {wait: -10, act: 0}}\n"

@@ -121,6 +121,10 @@ def test_what_it_cannot_mean_is_refused(name: str, decided: Path) -> None:
 def test_ranges_run_upwards_between_finite_numbers(text: str) -> None:
     with pytest.raises(ExpostError, match="must be a number, or a range upwards"):
         parse_range("--cost-fn", text)
+    for far in ("1e-300..1e300", "1..1e13", "1e-13", "-1e300..1"):
+        with pytest.raises(ExpostError, match=r"--cost-fn must be 0 or, without its sign, between 1e-12 and 1e\+12, however: got -?1e"):
+            parse_range("--cost-fn", far)
+    assert parse_range("--cost-fn", "0..1e12") == (0, 1e12)
     assert parse_range("--cost-fn", "-1.5..2e3") == (-1.5, 2000)
     assert parse_range("--cost-fn", "7") == (7, 7)
 
