@@ -183,7 +183,7 @@ class Bundle:
         kinds = {column["name"]: column["kind"] for column in (*self.schema["columns"], *self.schema["others"])}
         present = {name: kinds[name] for name in names if name in frame.columns and name in kinds}
         read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in present.items()}
-        return utilities.values(self.policy["matrix"], tables.typed(frame, read_as, rows, VALUES), rows)
+        return utilities.values(self.policy["matrix"], tables.typed(frame, read_as, rows, VALUES), rows, scoring=True)
 
     def with_utility(self, utility: Utility) -> Bundle:
         """The same model deciding with another utility: analytic, since offsets and prices were fitted for the bundle's own.

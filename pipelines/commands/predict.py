@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,7 +141,7 @@ class _Job:
             temporary = stack.enter_context(store.atomic_file(target))
             if passes == 1:
                 return self._written(temporary, target.name, self._scored(), progress)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.held-")))
+            folder = stack.enter_context(_folder(target.with_name(f".{target.name}.held")))
             return self._written(temporary, target.name, self._in_two_passes(folder, progress), progress)
 
     def _frames(self, *columns: str) -> Iterator[pl.DataFrame]:
@@ -204,6 +204,17 @@ class _Job:
                 raise must(f"{self.source} must have rows", "it has none", "Nothing was written; give a table with rows.")
         taken = {action: int(count) for action, count in zip(self.bundle.actions_named, actions, strict=True) if count}
         return Prediction(rows, dict(unseen), taken, self.bundle.schema["target"] in self.names)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """A new folder for the length of a block, in place of one that a killed run left."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
