@@ -106,7 +106,7 @@ def under_estimated_prior(bundle: Bundle, held: Held) -> tuple[Bundle, list[str]
         f"{name} {found.data[k]:.3g} -> {found.shares[k]:.3g} [{found.low[k]:.3g}, {found.high[k]:.3g}]"
         for k, name in [*enumerate(bundle.classes)][-1 if len(bundle.classes) == 2 else 0 :][:SHOWN]
     )
-    rows = f"{found.rows:,.0f} rows" if held.weights is None else f"{found.rows:,.0f} effective rows"
+    rows = f"{found.rows:,.0f} {'' if held.weights is None else 'effective '}{'row' if round(found.rows) == 1 else 'rows'}"
     lines = [
         f"class shares, calib -> this batch ({rows}, {found.confidence:.0%} intervals, of whose variance calib's sampling is "
         f"{np.max(found.from_calib):.0%}): {moved}"
@@ -154,7 +154,7 @@ def allotted(
         said = (
             f"{names[action]}: {wanted:,} of {rows:,} rows wanted it, {int((found.actions == action).sum()):,} have it (at most {most:,})"
         )
-        if wanted > most and price == price:  # else no action has room that it could be compared with
+        if wanted > most and not np.isnan(price):  # else no action has room that it could be compared with
             who = "the last of them" if most else "the first one refused"
             said += f"; to {who} it is worth {price:.4g} {unit} more than the next best action".replace("  ", " ")
         lines.append(said)

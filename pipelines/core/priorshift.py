@@ -63,7 +63,7 @@ def doubts(found: Estimate, classes: Sequence[str]) -> list[str]:
     """
     reasons = []
     if found.rows < FEWEST:
-        reasons.append(f"the batch has {found.rows:.0f} rows, fewer than {FEWEST}")
+        reasons.append(f"the batch has {found.rows:.0f} {'row' if round(found.rows) == 1 else 'rows'}, fewer than {FEWEST}")
     if found.alike:
         pairs = ", ".join(f"{classes[j]} and {classes[k]}" for j, k in found.alike[:3])
         reasons.append(f"the scores on calib do not tell {pairs}{' and others' if len(found.alike) > 3 else ''} apart")
@@ -160,6 +160,8 @@ def _bound(batch: Mixture, best: tuple[Float, Float], k: int, sign: int, allowed
     for _ in range(len(shares)):
         inside = place > 0
         inside[k] = True
+        if sign < 0 and inside.sum() < 2:
+            inside = _risers(information, k)
         variance = _inverse(information, inside)
         if (place[k] <= 0 and sign < 0) or inside.sum() < 2 or variance[k, k] <= 0:
             return float(place[k])
@@ -173,6 +175,14 @@ def _bound(batch: Mixture, best: tuple[Float, Float], k: int, sign: int, allowed
         place = np.where(room <= step, 0.0, np.maximum(place + step * direction, 0))
         place /= place.sum()
     return float(place[k])
+
+
+def _risers(information: Float, k: int) -> Any:
+    """The classes that move `(K,)` when class `k`, which has every row, falls: itself and those whose shares then rise from 0."""
+    inside = np.ones(len(information), dtype=bool)
+    while (stuck := inside & (_inverse(information, inside)[k] > 0) & (np.arange(len(inside)) != k)).any():
+        inside &= ~stuck
+    return inside
 
 
 class _Noise:

@@ -96,8 +96,19 @@ def test_a_batch_without_a_class_has_an_interval_from_zero_and_keeps_half_a_row(
     found = once((0.7, 0.3), (1.0, 0.0), 5)
     assert found.low[1] == 0 < found.high[1] < 0.1
     assert found.has_moved and not doubts(found, NAMES)
-    assert 0 < found.smoothed[1] < 0.05
-    assert found.smoothed.sum() == pytest.approx(1)
+    assert found.rows == 800
+    np.testing.assert_allclose(found.smoothed, (800 * found.shares + 0.5) / 801, rtol=1e-9)
+
+
+def test_intervals_of_two_classes_are_one_even_of_one_row() -> None:
+    reference = {"prior": [0.5, 0.5], "edges": [[0.0]], "counts": [[80, 20], [20, 80]]}
+    for count in (1, 3, 60):
+        found = estimate(np.tile([0.05, 0.95], (count, 1)), reference)
+        assert found.shares.tolist() == [0, 1]
+        np.testing.assert_allclose(found.low, 1 - found.high[::-1], atol=1e-6)
+        assert found.low[1] < 0.2 if count == 1 else found.low[1] < 1
+    (first, *_) = doubts(estimate(np.array([[0.05, 0.95]]), reference), NAMES)
+    assert first == "the batch has 1 row, fewer than 50"
 
 
 def test_classes_permute() -> None:

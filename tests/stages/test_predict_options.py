@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from flows.cli.common import interruptible
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.commands import rowfiles
 from pipelines.commands.predict import Wishes, counts, predict
-from pipelines.core import labelshift
+from pipelines.core import labelshift, priorshift
 from pipelines.errors import ExpostError
 from tests.stages.judging import edit
 from tests.stages.shipped import mixed_table
@@ -92,6 +94,7 @@ def test_a_hard_count_goes_to_the_rows_that_gain_most(run: Any) -> None:
     unbound, said = run(table, Wishes(at_most={"stop": 300, "pass": 300}))
     assert unbound.equals(plain)
     assert len(said) == 2 and not any("worth" in line for line in said)
+    assert not any("worth" in line for line in run(table, Wishes(at_most={"stop": 40, "pass": 260}))[1])  # both are full
 
 
 def test_ties_at_the_edge_go_to_the_first_rows(run: Any) -> None:
@@ -159,7 +162,7 @@ def test_costs_that_are_missing_name_file_column_and_row(run: Any, bundle: Path,
     given = table if column is None else table.with_columns(amount=pl.Series(column))
     with pytest.raises(ExpostError, match=message) as error:
         run(given, None, of_costs(bundle, tmp_path / "costs"))
-    assert "change the kind" not in str(error.value)
+    assert "change the kind" not in str(error.value) and "ingest.where" not in str(error.value)
     assert not (tmp_path / "out.parquet").exists()
 
 
@@ -213,8 +216,51 @@ def test_shares_that_did_not_move_or_are_not_believed_are_not_used(run: Any, bun
     few, said = run(table.head(20), Wishes(estimate_prior=True), folder)
     assert few.equals(plain.head(20))
     assert "not to be believed" in said[1] and "fewer than 50" in said[1]
+    assert run(table.head(1), Wishes(estimate_prior=True), folder)[1][0].startswith("class shares, calib -> this batch (1 row, ")
     middle = mixed_table(800, seed=3).with_columns(number=pl.lit(0.4), heavy=pl.lit(1.0), flag=pl.lit(value=True), colour=pl.lit("blue"))
     assert "no class shares explain the batch's scores" in run(middle, Wishes(estimate_prior=True), folder)[1][1]
+
+
+def test_the_shares_that_probabilities_mean_are_what_is_divided_out(run: Any, bundle: Path, tmp_path: Path) -> None:
+    """An isotonic calibrator's mean probability is not calib's class shares; Bayes's rule then holds for the former."""
+    folder = exact(bundle, tmp_path / "exact")
+    table = drawn(folder, 0.1, 1000, 30)
+    prior, implied = Bundle.load(folder).reference["prior"], [0.6, 0.4]
+    assert abs(prior[1] - implied[1]) > 0.02
+    edit(folder / "calibrator.json", lambda calibrator: calibrator["reference"].update(implied=implied))
+    write_manifest(folder)
+    p = run(table, None, folder)[0][PROBABILITIES].to_numpy()
+    shares = priorshift.estimate(p, Bundle.load(folder).reference).smoothed
+    odds = p * shares / implied
+    found, said = run(table, Wishes(estimate_prior=True), folder)
+    assert said[1].startswith("probabilities and decisions use")
+    np.testing.assert_allclose(found[PROBABILITIES].to_numpy(), odds / odds.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+def test_a_folder_that_a_killed_run_left_is_replaced(run: Any, tmp_path: Path) -> None:
+    left = tmp_path / ".out.parquet.held"
+    left.mkdir()
+    (left / "probability").write_bytes(b"half")
+    found, _ = run(mixed_table(50), Wishes(at_most={"stop": 3}))
+    assert (found["action"] == "stop").sum() == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "out.parquet"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_command_with_nothing_half_written(bundle: Path, tmp_path: Path, how: signal.Signals) -> None:
+    mixed_table(300, seed=9).drop("outcome").write_parquet(tmp_path / "in.parquet")
+
+    def interrupted(text: str) -> None:
+        assert {path.name for path in tmp_path.iterdir()} > {"in.parquet"}
+        signal.raise_signal(how)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ExpostError, match="interrupted; nothing half-written was left"):
+        interruptible(predict)(
+            tmp_path / "in.parquet", tmp_path / "out.csv", bundle, report=interrupted, wishes=Wishes(at_most={"stop": 40})
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["in.parquet"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_weights_of_rows_count_for_the_estimate(run: Any, bundle: Path, tmp_path: Path) -> None:
