@@ -98,6 +98,7 @@ def read_calib(utility: Utility) -> tuple[Calib, dict[str, list[float]] | None]:
         crossfitted, shipped = (policy.under_prior(p, prior["data"], prior["deployment"]) for p in (crossfitted, shipped))
     cells = utility.cells(classes)
     U = utilities.values(cells, cost_columns(cells, rows), _row_numbers(rows))
+    utilities.check_choice(U, utility.actions)
     masks, rules = array("calibrate", "folds.npy"), rules_of(utility, classes)
     return Calib(crossfitted, shipped, masks, labels.astype(np.int64), groups.astype(np.int64), weights, U, rules, classes), prior
 

@@ -242,6 +242,14 @@ def test_an_expression_over_a_column_that_the_table_lacks_is_refused(monkeypatch
         run(monkeypatch, tmp_path, FEW + BY_ROW.replace("amount", "price"))
 
 
+def test_costs_with_the_wrong_sign_leave_nothing_to_decide_and_nothing_is_written(monkeypatch, tmp_path):
+    with pytest.raises(
+        ExpostError, match=r"'pass' is best for every true class in every row, so there is nothing to decide. Check the signs"
+    ):
+        run(monkeypatch, tmp_path, FEW + BY_ROW.replace("-3 * amount", "3 * amount"))
+    assert not Path("data/decide").exists()
+
+
 def test_a_row_of_weight_three_counts_as_three_in_every_mean_but_not_as_three_witnesses(monkeypatch, tmp_path):
     heavy = np.where(np.arange(300) % 3 == 0, 3.0, 1.0)
     summary = run(monkeypatch, tmp_path, FEW + BINARY, weights=heavy)
