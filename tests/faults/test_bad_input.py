@@ -325,7 +325,17 @@ def test_check_refuses_a_weight(costly: Path, case: str) -> None:
     refused(costly, "python -m pipelines.commands.check", *patterns)
 
 
-@pytest.mark.parametrize(("written", "said"), [(b"", "it is empty"), (b"- a\n", "it holds a list"), (b"\xff\xfe", "must be UTF-8 text")])
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (b"", "it is empty"),
+        (b"- a\n", "it holds a list"),
+        (b"\xff\xfe", "must be UTF-8 text"),
+        (b"utility: {unit: 2026-13-45}\n", "params.yaml must be valid YAML, however: line 1 needs a date .*'2026-13-45' is none"),
+        (b"utility: " + b"[" * 3000, "nested deeper than 32 levels"),
+        (b"utility: {matrix: {x: {y: " + b"9" * 5000 + b"}}}", "line 1 needs a whole number"),
+    ],
+)
 def test_a_params_file_that_is_none(clone: Path, written: bytes, said: str) -> None:
     (clone / "params.yaml").write_bytes(written)
     refused(clone, "expost check", said)

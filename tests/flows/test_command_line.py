@@ -80,13 +80,9 @@ USAGE = [
     "init",
     "init t.csv",
     "init t.csv --target y --bogus",
-    "init t.csv --target y --cost-fn abc",
-    "init t.csv --target y --cost-fn -1",
     "predict",
     "predict in.csv",
     "predict in.csv out.csv --version one",
-    "retune --cost-fn abc",
-    "retune --cost-fp -1",
     "whatif",
     "whatif --cost-fn 1..5 --steps 1",
     "schedule",
@@ -118,6 +114,10 @@ def test_help_shows_the_exit_codes_and_every_command(tmp_path: Path) -> None:
     assert "2 usage; 3 the gate blocked" in shown
     for name in ("init", "retrain", "retune", "whatif", "predict", "status", "schedule", "expectations", "check", "sync", "ui"):
         assert f" {name} " in shown
+
+
+def test_schedule_says_that_it_serves_retune_too(tmp_path: Path) -> None:
+    assert "retune" in run("expost", "schedule", "--help", cwd=tmp_path, COLUMNS="250").stdout
 
 
 def test_output_can_be_piped(workspace: Path) -> None:

@@ -170,14 +170,14 @@ def test_costs_change_their_cells_only(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(ExpostError, match="a cell is the expression '-cost'"):
         wanted(None, None, 7)
-    with pytest.raises(ExpostError, match=r"--cost-fn must be for two classes, however: the model has 3"):
+    with pytest.raises(ExpostError, match="--cost-fn must be for two classes, however: the model has 3"):
         error_cells({name: {"a": 0, "b": 1} for name in "xyz"}, "xyz", "--cost-fn", "Mend it.")
 
 
 def test_classes_with_one_best_action_have_no_errors_to_cost() -> None:
     matrix: dict[str, dict[str, float | str]] = {"good": {"wait": 0, "act": -1}, "bad": {"wait": 2, "act": 1}}
     with pytest.raises(
-        ExpostError, match="--cost-fn must be for classes with different best actions, however: 'wait' is best for both. Do"
+        ExpostError, match=r"--cost-fn must be for classes with different best actions, however: 'wait' is best for both. Do"
     ):
         error_cells(matrix, ("good", "bad"), "--cost-fn", "Do otherwise.")
     matrix["bad"]["act"] = 3
