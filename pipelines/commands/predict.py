@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import store, utilities
 from pipelines.bundle import Bundle
 from pipelines.commands import held, rowfiles
 from pipelines.errors import ExpostError, must
@@ -24,6 +24,8 @@ from pipelines.tables import clean_name
 
 if TYPE_CHECKING:
     import polars as pl
+
+MANY = 20  #: rows of which it is strange that all get one action
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ def remarks(result: Prediction, bundle: Bundle) -> list[str]:
     lines = [f"the input's column {target} is the target: it was not used for scoring"] if result.target_ignored else []
     for name, count in sorted(result.unseen.items()):
         lines.append(f"{count} of {result.rows} rows hold a value of {name} that training never saw; they were scored with a neutral one")
+    if result.rows >= MANY and len(result.actions) == 1 and utilities.expressions(bundle.policy["matrix"]):
+        lines.append(f"all {result.rows} rows get {next(iter(result.actions))}: is every sign right? A cost is a negative utility")
     return lines
 
 

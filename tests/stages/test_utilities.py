@@ -7,6 +7,7 @@ import json
 import re
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from pipelines import expressions, utilities
 from pipelines.calltime import utility_of
 from pipelines.commands.costs import utility_from
+from pipelines.commands.predict import Prediction, remarks
 from pipelines.errors import ExpostError
 from pipelines.params import parse
 from pipelines.params.utility import Utility
@@ -337,6 +339,16 @@ def test_one_action_that_is_best_in_every_row_is_refused(cells: Any, refused: bo
         return
     with pytest.raises(ExpostError, match="'wait' is best for every true class"):
         utilities.check_choice(made, ("wait", "act"))
+
+
+def test_one_action_for_every_row_of_a_batch_is_remarked_on_where_costs_are_by_row() -> None:
+    def said(matrix: Any, rows: int, **actions: int) -> list[str]:
+        bundle: Any = SimpleNamespace(schema={"target": "y"}, policy={"matrix": matrix})
+        return remarks(Prediction(rows, {}, actions), bundle)
+
+    by_row = [[0, -1], ["amount", 0]]
+    assert said(by_row, 20, wait=20) == ["all 20 rows get wait: is every sign right? A cost is a negative utility"]
+    assert said(by_row, 19, wait=19) == said(by_row, 20, wait=19, act=1) == said([[0, -1], [-5, 0]], 20, wait=20) == []
 
 
 # Text from anyone.
