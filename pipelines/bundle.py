@@ -21,6 +21,7 @@ from pipelines import store, tables, utilities
 from pipelines.core import calibration, encode, policy
 from pipelines.core.utility import expected_utility
 from pipelines.errors import ExpostError, must
+from pipelines.params import short
 from pipelines.scoring import Network, Scores
 
 if TYPE_CHECKING:
@@ -193,7 +194,9 @@ class Bundle:
         """
         if sorted(utility.matrix) != sorted(self.classes):
             remedy = "Write one row per class of the model under matrix, named as the model names them."
-            raise must(f"a utility must have one row per class of the model, {self.classes}", f"its rows are {[*utility.matrix]}", remedy)
+            raise must(
+                f"a utility must have one row per class of the model, {self.classes}", f"its rows are {short([*utility.matrix])}", remedy
+            )
         if utility.limits or utility.require.recall:
             got = "it has limits" if utility.limits else "it has requirements"
             remedy = (
