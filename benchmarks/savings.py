@@ -2,7 +2,7 @@
 
 `python -m benchmarks.savings [TABLE ...] [--salts N]`; init defaults and the costs as published with each table, no tuning per table.
 Savings are 1 - cost / min(cost of acting on nobody, cost of acting on everybody), over the holdout's rows: Correa Bahnsen, Aouada and
-Ottersten, "Example-Dependent Cost-Sensitive Decision Trees" (2015), equation 4.
+Ottersten, "Example-Dependent Cost-Sensitive Decision Trees" (2015).
 """
 
 from __future__ import annotations
