@@ -213,14 +213,19 @@ def _read_delimited(file: Path, text: Collection[str]) -> pl.DataFrame:
 
 
 def check_lines(file: Path, fields: int, separator: str) -> None:
-    """Raise OSError where a line of a delimited file has fewer than `fields` fields: Polars fills it up with nulls in silence."""
+    """Raise OSError where a line of a delimited file has another number of fields than `fields`.
+
+    Polars fills a short one up with nulls in silence, and cuts a long one where not all columns are read.
+    """
     wanted, mark, quoted = fields - 1, separator.encode(), False
     with gzip.open(file) if file.name.lower().endswith(".gz") else file.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if b'"' in line:  # may hold separators, and go on in the next line
                 quoted ^= line.count(b'"') % 2 == 1
-            elif not quoted and line.count(mark) < wanted and line.strip():
-                raise OSError(f"line {number} has {line.count(mark) + 1} of {fields} fields")
+            elif not quoted and line.count(mark) != wanted and line.strip():
+                found = line.count(mark) + 1
+                what = f"{found} of {fields} fields" if found < fields else f"more fields ({found}) than the head ({fields})"
+                raise OSError(f"line {number} has {what}")
 
 
 def _as_dates(series: pl.Series) -> pl.Series:

@@ -539,7 +539,8 @@ COLUMNS = ["probability_benign", "probability_malignant", "action", "expected_ut
 
 def test_predict_reads_and_writes_both_formats_in_the_order_of_the_rows(champion: Path) -> None:
     found = []
-    for source, target in (("in.csv", "out.parquet"), ("in.parquet", "new/folder/out.csv")):
+    (champion / "other").mkdir()
+    for source, target in (("in.csv", "out.parquet"), ("in.parquet", "other/out.csv")):
         done = run("expost", "predict", source, target, "--keep", "id", cwd=champion)
         assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
         path = champion / target
@@ -618,9 +619,10 @@ def test_predict_scores_and_counts_unseen_categories(own: Path) -> None:
     edit_params(own, lambda p: p["train"].update(max_epochs=1, network={"k": 2, "blocks": 1, "width": 8}))
     done = run("dvc", "repro", "package", cwd=own)
     assert done.returncode == 0, done.stderr
-    status: dict[str, Any] = {"state": "champion", "version": 1}
     (own / "mlflow/champion").mkdir(parents=True)
     shutil.copytree(own / "data/package/bundle", own / "mlflow/champion/bundle")
+    manifest = json.loads((own / "data/package/bundle/manifest.json").read_text())
+    status: dict[str, Any] = {"state": "champion", "version": 1, "bundle_sha256": manifest["bundle_sha256"]}
     (own / "mlflow/champion/status.json").write_text(json.dumps(status))
     table(20).with_columns(c=pl.when(first(3)).then(pl.lit("new")).otherwise("c")).drop("y").write_csv(own / "in.csv")
     done = run("expost", "predict", "in.csv", "out.csv", cwd=own)

@@ -38,8 +38,8 @@ def test_the_first_run_shows_all_that_a_newcomer_asks(first_run: tuple[Path, sub
         "always biopsy",
         "always no biopsy",
         "Calibration",
-        "before",
-        "after",
+        "as trained",
+        "cross-fitted choice",
         "Policy",
         "0.09091",  # 1 / 11: Elkan's threshold at these costs
         "Verdict: PASS",
