@@ -343,14 +343,14 @@ def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(rea
 CHEAP = "matrix:\n  bad: {pass: -5, stop: 0, ask: -0.001}\n  good: {pass: 0, stop: -1, ask: -0.001}\n"
 
 
-def test_the_models_signature_takes_a_utility_and_its_cost_columns(ready: Path) -> None:
+def test_the_models_signature_takes_a_utility_and_its_cost_columns(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit(
         Path("data/package/bundle/schema.json"),
         lambda schema: schema["others"].append({"name": "amount", "role": "cost", "kind": "number"}),
     )
     write_manifest(Path("data/package/bundle"))
     registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("PASS"))
-    mlflow.set_tracking_uri(_uri())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri())  # mlflow.set_tracking_uri would set it for every later test
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@challenger")
     rows = (
         mixed_table(40, seed=4)
