@@ -1,4 +1,4 @@
-"""SQL expressions that compute a row's value from that row alone: checked by their words, then by their tree; never `eval`.
+"""SQL expressions and predicates over a row's own columns: checked by their words, then by their tree; never `eval`.
 
 Polars parses them. Its SQL opens files while it parses (`(SELECT a FROM read_csv('...'))`), and expressions come from the network too,
 so only words on a list reach it; what it makes of them must consist of nodes that look at one row at a time.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -33,34 +34,57 @@ _ROWWISE = {"Abs", "Ceil", "Coalesce", "Exp", "Floor", "Log", "MaxHorizontal", "
 _BOOLEAN = {"IsIn", "IsNotNull", "IsNull", "Not"}
 _SCALARS = {"Boolean", "Decimal", "Float32", "Float64", "Int32", "Int64", "Null", "String"}
 _PARTS = {"BinaryExpr": ("left", "right"), "Ternary": ("predicate", "truthy", "falsy"), "Cast": ("expr",)}
-_REMEDY = 'Mend the cell under utility.matrix; names of columns with spaces stand in double quotes, as in -"lost amount".'
 _ALLOWED = f"Allowed: + - * / %, comparisons, AND, OR, NOT, IN, BETWEEN, CASE, CAST, {', '.join(FUNCTIONS)}."
 
 
+@dataclass(frozen=True)
+class Use:
+    """What an expression is for, in the words of the messages: its name, what it must be, and the remedies."""
+
+    name: str
+    rule: str
+    remedy: str
+    nameless: str
+
+
+CELL = Use(
+    "an expression in a cell",
+    "a cell must be a number or an SQL expression over columns",
+    'Mend the cell under utility.matrix; names of columns with spaces stand in double quotes, as in -"lost amount".',
+    "Write a number without quotes, or name a column.",
+)
+SLICE = Use(
+    "a slice",
+    "a slice must be an SQL predicate over columns",
+    "Mend it under evaluate.slices; text stands in single quotes, names of columns with spaces in double quotes, as in \"home type\" = 'rent'.",
+    "Name a column, or leave the slice out: all rows together are judged anyway.",
+)
+
+
 @lru_cache(maxsize=256)
-def expression(text: str) -> pl.Expr:
+def expression(text: str, use: Use = CELL) -> pl.Expr:
     """The polars expression that `text` means; raises ExpostError unless it names a column and is element-wise."""
     import polars as pl
 
-    _check_words(text)
+    _check_words(text, use)
     try:
         parsed = pl.sql_expr(text)
         names, tree = parsed.meta.root_names(), json.loads(parsed.meta.serialize(format="json"))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError, RecursionError) as error:
-        raise _none(text, reason(error)) from error
+        raise _none(text, reason(error), use) from error
     if not _is_elementwise(tree):
-        raise _not_elementwise(text)
+        raise _not_elementwise(text, use)
     if not names:
-        raise must("an expression in a cell must name a column", f"{text[:100]!r} names none", _as_number(text))
+        raise must(f"{use.name} must name a column", f"{text[:100]!r} names none", _as_number(text) if use == CELL else use.nameless)
     if _divides_integers(tree):
         rule = "a quotient of two whole numbers must be written as a decimal, since SQL would round it down"
         raise must(rule, f"got {text[:100]!r}", "Write 0.5 in the place of 1/2, or one of the two with a decimal point.")
     return parsed
 
 
-def columns_of(text: str) -> list[str]:
+def columns_of(text: str, use: Use = CELL) -> list[str]:
     """Names of the columns that an expression reads, each once; raises ExpostError where it is none."""
-    return list(dict.fromkeys(expression(text).meta.root_names()))
+    return list(dict.fromkeys(expression(text, use).meta.root_names()))
 
 
 def reason(error: BaseException) -> str:
@@ -72,7 +96,7 @@ def _as_number(text: str) -> str:
     """What to write in the place of an expression of numbers alone: YAML 1.1 reads 1e-3 as text, for want of a point and a sign."""
     found = re.fullmatch(r"([-+]?)(\d+)(?:\.(\d*))?[eE]([-+]?\d{1,3})", text.strip())
     if found is None:
-        return "Write a number without quotes, or name a column."
+        return CELL.nameless
     sign, whole, fraction, power = found.groups()
     scientific = f"{sign}{whole}.{fraction or 0}e{int(power):+d}"
     plain = f"{Decimal(text.strip()):f}"
@@ -80,33 +104,35 @@ def _as_number(text: str) -> str:
     return f"Write {written} without quotes; without a point and a sign of the exponent YAML reads it as text."
 
 
-def _none(text: str, why: str) -> ExpostError:
-    return must("a cell must be a number or an SQL expression over columns", f"{text[:100]!r} is none: {why}", _REMEDY)
+def _none(text: str, why: str, use: Use) -> ExpostError:
+    return must(use.rule, f"{text[:100]!r} is none: {why}", use.remedy)
 
 
-def _not_elementwise(text: str, what: str = "aggregates, looks at other rows, or uses a function that is not allowed") -> ExpostError:
-    rule = "an expression in a cell must be element-wise, a row's value from that row alone"
+def _not_elementwise(
+    text: str, use: Use, what: str = "aggregates, looks at other rows, or uses a function that is not allowed"
+) -> ExpostError:
+    rule = f"{use.name} must be element-wise, a row's value from that row alone"
     return must(rule, f"{text[:100]!r} {what}", f"Compute such a column beforehand and name it here. {_ALLOWED}")
 
 
-def _check_words(text: str) -> None:
+def _check_words(text: str, use: Use) -> None:
     """Let only numbers, names, text, operators and the functions above through to the parser, so that it opens nothing."""
     if len(text) > _LONGEST:
-        raise must(f"an expression in a cell must have at most {_LONGEST} characters", f"it has {len(text)}", "Shorten it.")
+        raise must(f"{use.name} must have at most {_LONGEST} characters", f"it has {len(text)}", "Shorten it.")
     if comment := next((mark for mark in ("--", "/*") if mark in text), None):
-        raise _none(text, f"{comment} begins a comment (a minus before a minus needs a space)")
+        raise _none(text, f"{comment} begins a comment (a minus before a minus needs a space)", use)
     place, before = 0, ""  # the word or name that stands before, where one does
     while place < len(text):
         found = _TOKEN.match(text, place)
         if found is None:
-            raise _none(text, f"{text[place]!r} has no meaning here")
+            raise _none(text, f"{text[place]!r} has no meaning here", use)
         kind, token = found.lastgroup, found.group().upper()
         if kind == "word" and token in _NEVER:
-            raise _not_elementwise(text, f"has {token}, which looks beyond the row")
+            raise _not_elementwise(text, use, f"has {token}, which looks beyond the row")
         if kind == "bracket" and before and before not in (*_KEYWORDS, *FUNCTIONS, "CAST"):
-            raise _not_elementwise(text, f"calls {before[:100]}, which is not allowed")
+            raise _not_elementwise(text, use, f"calls {before[:100]}, which is not allowed")
         if kind == "text" and before and before not in _KEYWORDS:
-            raise _none(text, f"{before[:100]} may not stand before text")
+            raise _none(text, f"{before[:100]} may not stand before text", use)
         if not token.isspace():
             before = token if kind in ("word", "column") else ""
         place = found.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from pipelines import utilities
+from pipelines import slices, utilities
 from pipelines.errors import ExpostError, must
 from pipelines.params import ASYMMETRIC, Section, parse, read_params
 from pipelines.params.calibrate import Calibrate
@@ -79,6 +79,10 @@ def _disagreements(sections: dict[str, Section]) -> list[str]:
             faults.append(str(error))
     if isinstance(ingest, Ingest) and isinstance(split, Split):
         faults += _split_columns(ingest, split)
+    evaluate = sections.get("evaluate")
+    if isinstance(ingest, Ingest) and isinstance(evaluate, Evaluate) and evaluate.slices:
+        kinds = {name: "ignored" if column.role == "ignored" else column.kind for name, column in ingest.columns.items()}
+        faults += slices.check(slices.declared(evaluate), kinds, ingest.target)
     if isinstance(ingest, Ingest) and isinstance(validate, Validate):
         faults += [
             f"validate.allow_separating must name features, however: {name!r} is none. Remove it, or give the column the role feature."

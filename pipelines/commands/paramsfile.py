@@ -77,6 +77,7 @@ _COMMENTS = {
     "evaluate.resamples": "bootstrap resamples for metrics that are not means",
     "evaluate.seed": "seed of those",
     "evaluate.neighbours": "neighbours of the kNN probe",
+    "evaluate.slices": 'groups of rows that are watched, a name and an SQL condition on columns, as in {"older": "age > 50"}',
     "gate": "challenger against champion: criteria and margins",
     "gate.alpha": "risk of promoting a model that is worse by the margin",
     "gate.margin": "share of the champion's gain that may be lost",
@@ -95,9 +96,14 @@ _COMMENTS = {
 
 
 #: Mappings whose keys are the data's own names, which are always quoted.
-_NAMES = ("ingest.columns", "utility.matrix", "utility.limits", "utility.prior")
+_NAMES = ("ingest.columns", "utility.matrix", "utility.limits", "utility.prior", "evaluate.slices")
 #: Short comments of their entries, where the line of the section has said the rest.
-_ENTRIES = {"utility.limits": "of all rows", "utility.prior": "of all rows in deployment", "utility.require.recall": "of the class's rows"}
+_ENTRIES = {
+    "utility.limits": "of all rows",
+    "utility.prior": "of all rows in deployment",
+    "evaluate.slices": "a slice",
+    "utility.require.recall": "of the class's rows",
+}
 _PLAIN = ({"role", "kind"}, {"at_most"}, {"class", "at_least", "confidence"})
 
 
