@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import comparator, store
+from pipelines import comparator, drift, store
 from pipelines.bundle import Bundle
 from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, redecided, score
 from pipelines.core import constraints, evaluation, partition, policy, representation
@@ -42,6 +42,7 @@ def main() -> None:
     same = isinstance(champion, Bundle) and all(champion.manifest[name] == challenger.manifest[name] for name in names)
     with store.stage_folder("evaluate") as out:
         write(out, table, challenger, champion, same=same, display=display, neighbours=settings.neighbours)
+        drift.write(out, table.frame, table.weights, table.groups)
 
 
 def deployment(challenger: Bundle) -> Floats | None:
