@@ -181,13 +181,13 @@ def _prepare_registry() -> threading.Thread:
     """Make the registry's store while the stages run: a new one takes seconds; if it cannot be reached, registering will say so."""
 
     def prepare() -> None:
-        from pipelines import registry
+        from pipelines import tracking
         from pipelines.params import load
         from pipelines.params.registry import Registry
 
         params = load(Registry)
         with contextlib.suppress(ExpostError):
-            registry.prepare(params.tracking_uri, params.model)
+            tracking.prepare(params.tracking_uri, params.model)
 
     thread = threading.Thread(target=prepare, daemon=True)
     thread.start()

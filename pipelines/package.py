@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import golden, store
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.errors import must
 
 if TYPE_CHECKING:
     import polars as pl
 
-TOLERANCE = 1e-5
+TOLERANCE = golden.TOLERANCE
 SOURCES = {
     "model.onnx": "train",
     "preprocessing.json": "train",
@@ -92,11 +92,11 @@ def difference(scored: dict[str, NDArray[Any]], bundle: Bundle) -> float:
     # A row on the policy's edge may fall either way by a rounding; any other disagreement is an error.
     frame = _cost_columns(bundle, rows)
     changed = np.flatnonzero(scored["actions"] != bundle.decide(shipped, frame).actions)
-    certain = [row for row in changed if _decided(bundle, shipped[row], None if frame is None else frame[[int(row)]])]
-    if certain:
+    sure = changed[golden.certain(bundle, shipped[changed], None if frame is None else frame[changed])]
+    if len(sure):
         raise must(
             "the bundle must reproduce the pipeline's actions",
-            f"{len(certain)} rows differ, the first is table row {rows[certain[0]]}",
+            f"{len(sure)} rows differ, the first is table row {rows[sure[0]]}",
             "Run `dvc repro` again.",
         )
     return worst
@@ -110,14 +110,14 @@ def _cost_columns(bundle: Bundle, rows: NDArray[np.int64]) -> pl.DataFrame | Non
     return pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")), columns=names)[rows] if names else None
 
 
-def _decided(bundle: Bundle, probability: NDArray[np.float64], row: pl.DataFrame | None) -> bool:
-    """Whether moving each class's probability by the tolerance leaves the action as it is."""
+def write_golden(out: Path) -> None:
+    """Write golden rows of the bundle in `out`: rows of calib, with the probabilities that the stage calibrate gave them."""
     import polars as pl
 
-    steps = np.concatenate([np.eye(len(probability)), -np.eye(len(probability))]) * TOLERANCE
-    moved = np.clip(probability + steps, 0, None)
-    frame = None if row is None else pl.concat([row] * len(moved))
-    return len(set(bundle.decide(moved / moved.sum(axis=1, keepdims=True), frame).actions.tolist())) == 1
+    rows = np.load(store.need(store.stage_path("calibrate", "rows.npy")), allow_pickle=False)
+    calibrated = np.load(store.need(store.stage_path("calibrate", "probabilities.npy")), allow_pickle=False)
+    table = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
+    golden.write(out, Bundle.load(out / "bundle"), table[rows], calibrated)
 
 
 def main() -> None:
@@ -126,6 +126,7 @@ def main() -> None:
     with store.stage_folder("package") as out:
         assemble(out / "bundle")
         worst = difference(score_in_fresh_process(out / "bundle", rows), Bundle.load(out / "bundle"))
+        write_golden(out)
         store.write_json(out / "proof.json", {"rows": len(rows), "max_difference": worst, "tolerance": TOLERANCE})
     print(f"a fresh process scored {len(rows)} rows to within {worst:.1g}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipelines import store
+from pipelines import golden, store
 from pipelines.bundle import Bundle
 from pipelines.params import PARAMS, read_params
 
@@ -19,6 +19,8 @@ METRICS = ("train", "calibrate", "decide")
 LOGGED = ("dvc.yaml", "dvc.lock", "params.yaml", "data/expectations.json")
 LONGEST = 6000  # MLflow's limit for the value of a parameter
 EXAMPLES = 3
+VERDICT = store.stage_path("gate", "verdict.json")
+GOLDEN = "golden"  #: folder of the golden rows among the artifacts
 
 
 def params() -> list[tuple[str, str]]:
@@ -67,15 +69,30 @@ def files() -> list[tuple[Path, str | None]]:
     found += [(path, "report") for path in sorted(store.stage_path("report").glob("*")) if path.is_file()]
     found += [
         (store.stage_path(stage, name), stage)
-        for stage, name in (("gate", "verdict.json"), ("evaluate", "evaluation.json"), ("evaluate", "curves.json"))
+        for stage, name in (
+            ("gate", "verdict.json"),
+            ("evaluate", "evaluation.json"),
+            ("evaluate", "curves.json"),
+            ("evaluate", "profile.json"),
+            ("evaluate", "changes.json"),
+            ("decide", "lessons.json"),
+        )
     ]
+    found += [(store.stage_path("package", name), GOLDEN) for name in golden.FILES]
     found += [
         (store.stage_path("validate", "result.json"), "validate"),
         (store.stage_path("validate", "data_docs", "index.html"), "validate"),
     ]
     found += [(path, "decide") for path in sorted(store.stage_path("decide").glob("*.csv"))]
     found += [(store.stage_path(stage, "summary.json"), stage) for stage in ("calibrate", "decide")]
+    if VERDICT.exists():
+        found.append((VERDICT, verdict_place(store.sha256(VERDICT))))
     return [(path, place) for path, place in found if path.exists()]
+
+
+def verdict_place(sha256: str) -> str:
+    """Folder of the verdict with this digest among the artifacts: a later verdict on the same version does not overwrite it."""
+    return f"gate/{sha256[:12]}"
 
 
 def dataset(digest: str) -> dict[str, Any]:
@@ -92,8 +109,9 @@ def dataset(digest: str) -> dict[str, Any]:
 
 
 def verdict_tags(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """Tags of a version that say how it was judged, and by which verdict."""
-    return {"verdict": str(verdict.get("verdict")), "verdict_sha256": store.sha256(store.stage_path("gate", "verdict.json"))}
+    """Tags of a version that say how it was judged, by which verdict, on which data and under which configuration of the gate."""
+    named = {name: str(verdict[name]) for name in ("data_sha256", "gate_sha256") if verdict.get(name)}
+    return {**named, "verdict": str(verdict.get("verdict")), "verdict_sha256": store.sha256(store.need(VERDICT))}
 
 
 def card() -> str:

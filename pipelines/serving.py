@@ -20,8 +20,8 @@ class Served(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # mlflow is not 
     """Rows of features in; `probability_<class>` for each class, `action` and `expected_utility` out."""
 
     def load_context(self, context: Any) -> None:
-        """Verify and load the bundle that was registered with this version."""
-        self.bundle = Bundle.load(context.artifacts["bundle"])
+        """Verify and load the bundle that was registered with this version, and no other."""
+        self.bundle = Bundle.load(context.artifacts["bundle"], context.model_config["bundle_sha256"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score the rows of a data frame; missing values are allowed, missing feature columns are not.

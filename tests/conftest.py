@@ -110,3 +110,39 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("prefect")
     os.environ["PREFECT_HOME"] = str(home)
     return home
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a small mixed table, taken from ingest to package. Read only: copy it before changing anything."""
+    from tests.stages.shipped import run_stages, write_lock, write_world
+
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_stages("ingest", "split", "train", "calibrate", "decide", "package")
+    write_lock(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh store, made once: its migrations take seconds."""
+    from pipelines import tracking
+
+    folder = tmp_path_factory.mktemp("store")
+    tracking.prepare(f"sqlite:///{folder}/mlflow.db", "template")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def ready(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace whose stages have run, with a store of its own, where no champion reigns, as the current directory."""
+    from tests.registering import judged_world, prepared
+
+    folder = prepared(world, template, tmp_path / "ready")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    judged_world()
+    return folder

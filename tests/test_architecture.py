@@ -20,7 +20,7 @@ ONLY_IMPORTER = {
     "great_expectations": {"pipelines/validate.py"},
     "optuna": {"pipelines/search.py"},
     "dvc": {"flows/graph.py"},
-    "mlflow": {"pipelines/registry.py", "pipelines/serving.py"},
+    "mlflow": {"pipelines/registry.py", "pipelines/tracking.py", "pipelines/shipping.py", "pipelines/serving.py"},
 }
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for folder in ("pipelines", "flows") for path in (ROOT / folder).rglob("*.py"))
 

@@ -24,7 +24,7 @@ def ui(
     from flows.server import mlflow_server, prefect_server
     from pipelines.params import load
     from pipelines.params.registry import Registry
-    from pipelines.registry import store_uri
+    from pipelines.tracking import store_uri
 
     uri = store_uri(load(Registry).tracking_uri)
     there = contextlib.nullcontext(uri) if uri.startswith(("http://", "https://")) else mlflow_server(mlflow_port, uri)

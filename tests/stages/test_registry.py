@@ -21,89 +21,17 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines import registry, store
+from pipelines import registry, store, tracking
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.commands import mirror, publish, status
 from pipelines.errors import ExpostError
 from pipelines.ledger import Ledger, UnreachableError
-from tests.stages.judging import edit, other_policy
+from tests.registering import DATA, MODEL, another_result, client, judge, silent, uri, versions
+from tests.stages.judging import edit
 from tests.stages.shipped import mixed_table
-
-DATA = "0123456789abcdef0123456789abcdef.dir"
-MODEL = "tested"
-
-
-def silent(_: str) -> None:
-    pass
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh store, made once: its migrations take seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    registry.prepare(f"sqlite:///{folder}/mlflow.db", "template")
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def ready(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace whose stages have run, with a store of its own, where no champion reigns."""
-    folder = tmp_path / "ready"
-    shutil.copytree(world, folder)
-    (folder / "mlflow").mkdir()
-    shutil.copy(template, folder / "mlflow/mlflow.db")
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    places = {name: f"sqlite:///{folder}/mlflow/{file}" for name, file in (("tracking_uri", "mlflow.db"), ("ledger_uri", "ledger.db"))}
-    (folder / "params.yaml").write_text(yaml.safe_dump({**params, "registry": {"model": MODEL, **places}}))
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    mirror.refresh_mirror(silent)
-    pl.DataFrame({"row_hash": pl.Series([1, 2, 2**64 - 1], dtype=pl.UInt64)}).write_parquet(_made("evaluate/rows.parquet"))
-    _made("evaluate/evaluation.json").write_text(json.dumps({"challenger": {"utility": {"mean": -0.5}}, "identical": False}))
-    _made("report/card.md").write_text("# Model card\n")
-    _made("report/gate.png").write_bytes(b"picture")
-    (folder / "data/raw.dvc").write_text("outs: []\n")
-    judge("PASS")
-    return folder
-
-
-def _made(name: str) -> Path:
-    path = Path("data") / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
-    """Write a verdict as the gate would, against the champion that is mirrored."""
-    manifest = json.loads(Path("data/package/bundle/manifest.json").read_text())
-    found = {
-        "verdict": word,
-        "identical": identical,
-        "reasons": [f"It was judged {word}."],
-        "criteria": [],
-        "challenger": {name: manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")},
-        "champion": json.loads(mirror.STATUS.read_text()) if mirror.STATUS.exists() else {"state": "unsynced"},
-    }
-    store.write_json(_made("gate/verdict.json"), found)
-    return found
-
-
-def another_result() -> None:
-    """Change the challenger's policy, so that it is another result."""
-    other_policy(Path("data/package/bundle"))
-    write_manifest(Path("data/package/bundle"))
-
-
-def client() -> MlflowClient:
-    return MlflowClient(f"sqlite:///{Path.cwd()}/mlflow/mlflow.db")
-
-
-def versions() -> list[Any]:
-    return sorted(client().search_model_versions(f"name='{MODEL}'"), key=lambda version: int(version.version))
 
 
 def test_a_result_that_passes_is_registered_promoted_and_mirrored(ready: Path) -> None:
@@ -126,7 +54,7 @@ def test_a_result_that_passes_is_registered_promoted_and_mirrored(ready: Path) -
 
 
 def test_the_run_holds_what_was_done(ready: Path) -> None:
-    run = client().get_run(registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("PASS")).run_id)
+    run = client().get_run(registry.register(MODEL, uri(), data_digest=DATA, verdict=judge("PASS")).run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.max_epochs"] == "4"
     assert run.data.params["utility.matrix.bad.pass"] == "-5"
@@ -142,10 +70,6 @@ def test_the_run_holds_what_was_done(ready: Path) -> None:
         for item in client().list_artifacts(run.info.run_id, folder)
     }
     assert logged >= {"provenance/params.yaml", "provenance/raw.dvc", "report/card.md", "report/gate.png", "gate/verdict.json"}
-
-
-def _uri() -> str:
-    return f"sqlite:///{Path.cwd()}/mlflow/mlflow.db"
 
 
 def test_the_same_result_is_one_version_and_a_new_verdict_on_it_is_noted(ready: Path) -> None:
@@ -179,9 +103,9 @@ def test_a_lost_response_leaves_one_live_version(ready: Path, monkeypatch: pytes
         return real(self, *arguments, **options)
 
     monkeypatch.setattr(MlflowClient, "create_model_version", twice)
-    assert registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("FAIL")).version == 1
+    assert registry.register(MODEL, uri(), data_digest=DATA, verdict=judge("FAIL")).version == 1
     assert [version.tags.get("duplicate") for version in versions()] == [None, "1"]
-    assert [one["version"] for one in registry.versions(MODEL, _uri())] == [1]
+    assert [one["version"] for one in registry.versions(MODEL, uri())] == [1]
 
 
 KILLED = """
@@ -201,10 +125,10 @@ registry.register(sys.argv[1], sys.argv[2], data_digest=sys.argv[3], verdict={"v
 
 
 def test_a_run_killed_while_uploading_is_never_registered_and_the_next_one_is(ready: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, MODEL, _uri(), DATA], capture_output=True, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED, MODEL, uri(), DATA], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert versions() == []
-    assert registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("FAIL")).created
+    assert registry.register(MODEL, uri(), data_digest=DATA, verdict=judge("FAIL")).created
     assert len(versions()) == 1
     experiment = client().get_experiment_by_name(MODEL)
     assert sorted(run.info.status for run in client().search_runs([experiment.experiment_id])) == ["FINISHED", "KILLED"]
@@ -319,17 +243,18 @@ def test_a_version_whose_digest_is_missing_or_another_is_not_fetched(ready: Path
 
 
 def test_a_password_is_never_shown() -> None:
-    assert registry.without_password("postgresql://me:s3cr@t@db:5432/mlflow") == "postgresql://me:***@db:5432/mlflow"
-    assert registry.without_password("http://me:secret@host:5000") == "http://me:***@host:5000"
+    assert tracking.without_password("postgresql://me:s3cr@t@db:5432/mlflow") == "postgresql://me:***@db:5432/mlflow"
+    assert tracking.without_password("http://me:secret@host:5000") == "http://me:***@host:5000"
     for plain in ("sqlite:///mlflow/mlflow.db", "http://127.0.0.1:5000", "https://host/a:b@c"):
-        assert registry.without_password(plain) == plain
+        assert tracking.without_password(plain) == plain
 
 
 def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(ready: Path) -> None:
     from pipelines.serving import Served
 
     served = Served()
-    served.load_context(SimpleNamespace(artifacts={"bundle": "data/package/bundle"}))
+    manifest = json.loads(Path("data/package/bundle/manifest.json").read_text())
+    served.load_context(SimpleNamespace(artifacts={"bundle": "data/package/bundle"}, model_config=manifest))
     none = {"number": [0.5, None], "heavy": [2.0, 0.1], "colour": ["red", None], "flag": ["true", None], "day": ["2021-05-01", None]}
     nan = pd.DataFrame({name: [float("nan") if value is None else value for value in values] for name, values in none.items()})
     encoded = served.bundle.encode(pl.DataFrame(none))
@@ -349,8 +274,8 @@ def test_the_models_signature_takes_a_utility_and_its_cost_columns(ready: Path, 
         lambda schema: schema["others"].append({"name": "amount", "role": "cost", "kind": "number"}),
     )
     write_manifest(Path("data/package/bundle"))
-    registry.register(MODEL, _uri(), data_digest=DATA, verdict=judge("PASS"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", _uri())  # mlflow.set_tracking_uri would set it for every later test
+    registry.register(MODEL, uri(), data_digest=DATA, verdict=judge("PASS"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri())  # mlflow.set_tracking_uri would set it for every later test
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}@challenger")
     rows = (
         mixed_table(40, seed=4)
@@ -396,7 +321,7 @@ def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path)
     environment = {
         **os.environ,
         "PATH": f"{binary}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_TRACKING_URI": _uri(),
+        "MLFLOW_TRACKING_URI": uri(),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     rows = [
