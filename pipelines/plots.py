@@ -1,4 +1,4 @@
-"""Plots of the report: each a pure function of what a stage wrote, to PNG bytes that are the same for the same input."""
+"""Plots of the report: each a pure function of what a stage wrote, as a PNG or an SVG that is the same for the same input."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,8 +39,26 @@ STYLE = {
     "text.color": INK,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
+    "text.parse_math": False,  # names come from the data: a dollar sign is a dollar sign
 }
 Draw = Callable[["Figure"], None]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What `draw` puts on a figure of `width` x `height` inches."""
+
+    draw: Draw
+    width: float = 6.4
+    height: float = 4.2
+
+    def png(self) -> bytes:
+        """PNG bytes."""
+        return png(self.draw, width=self.width, height=self.height)
+
+    def svg(self, salt: str) -> bytes:
+        """SVG in points, from the upper left corner; text stays text, and ids are made from `salt`."""
+        return svg(self.draw, salt, width=self.width, height=self.height)
 
 
 def png(draw: Draw, *, width: float = 6.4, height: float = 4.2) -> bytes:
@@ -57,12 +76,27 @@ def png(draw: Draw, *, width: float = 6.4, height: float = 4.2) -> bytes:
     return buffer.getvalue()
 
 
+def svg(draw: Draw, salt: str, *, width: float, height: float) -> bytes:
+    """SVG of the same figure; a transformation of `axes.transData` is in points, from the lower left corner, once it is drawn."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure = Figure(figsize=(width, height), dpi=72, layout="constrained", facecolor="none")
+        FigureCanvasSVG(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", dpi=72, transparent=True, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
 def models_in(curves: Mapping[str, Any]) -> list[str]:
     """The models that the curves hold, the challenger last so that it is drawn on top."""
     return [name for name in ("champion", "challenger") if curves.get(name)]
 
 
-def reliability(curves: Mapping[str, Any], what: str) -> bytes:
+def reliability(curves: Mapping[str, Any], what: str) -> Plot:
     """Reliability diagram of curves.json: observed rate of `what` against the mean probability, with 95 % Wilson intervals."""
 
     def draw(figure: Figure) -> None:
@@ -90,10 +124,10 @@ def reliability(curves: Mapping[str, Any], what: str) -> bytes:
         axes.set_title("Reliability on the holdout, bins of equal size")
         axes.legend(loc="upper left")
 
-    return png(draw, width=5.4, height=4.8)
+    return Plot(draw, 5.4, 4.8)
 
 
-def utility_curve(curves: Mapping[str, Any], *, threshold: float | None, trivial: Mapping[str, float], unit: str, what: str) -> bytes:
+def utility_curve(curves: Mapping[str, Any], *, threshold: float | None, trivial: Mapping[str, float], unit: str, what: str) -> Plot:
     """Utility per case along the threshold on the probability of `what`, beside the trivial policies and the threshold that ships."""
 
     def draw(figure: Figure) -> None:
@@ -118,10 +152,10 @@ def utility_curve(curves: Mapping[str, Any], *, threshold: float | None, trivial
         axes.set_title("Utility along the threshold, holdout")
         axes.legend(loc="best", fontsize=9)
 
-    return png(draw)
+    return Plot(draw)
 
 
-def cost_curve(curves: Mapping[str, Any], what: str) -> bytes:
+def cost_curve(curves: Mapping[str, Any], what: str) -> Plot:
     """Cost per case along the share that missing `what` has in the two costs, each decided by the analytic threshold."""
 
     def draw(figure: Figure) -> None:
@@ -139,10 +173,10 @@ def cost_curve(curves: Mapping[str, Any], what: str) -> bytes:
         axes.set_title("Cost curve, holdout")
         axes.legend(loc="upper left", fontsize=9)
 
-    return png(draw)
+    return Plot(draw)
 
 
-def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
+def utility_histogram(curves: Mapping[str, Any], unit: str) -> Plot:
     """Share of holdout rows by the utility that they obtained: value by value with the counts, or in bins where values are many."""
 
     def draw(figure: Figure) -> None:
@@ -169,7 +203,7 @@ def utility_histogram(curves: Mapping[str, Any], unit: str) -> bytes:
         axes.set_ylabel("share of holdout rows")
         axes.legend(loc="upper left")
 
-    return png(draw)
+    return Plot(draw)
 
 
 def tick_labels(values: Sequence[float]) -> list[str]:
@@ -182,7 +216,7 @@ def tick_labels(values: Sequence[float]) -> list[str]:
     return [text.rstrip("0").rstrip(".") if "." in text else text for text in texts]
 
 
-def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
+def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> Plot:
     """Utility per case along the threshold on calib, with its band, and where the policies cut: all of it, and near the best."""
 
     def draw(figure: Figure) -> None:
@@ -204,7 +238,7 @@ def policy(thresholds: Mapping[str, Any], unit: str, what: str) -> bytes:
         near.set_title("The same near the best: how flat it is")
         figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8.5)
 
-    return png(draw, width=9.6, height=4.4)
+    return Plot(draw, 9.6, 4.4)
 
 
 def _marked(thresholds: Mapping[str, Any]) -> tuple[float, float]:
@@ -255,7 +289,7 @@ def _thresholds(axes: Axes, thresholds: Mapping[str, Any]) -> None:
 SLICES = 6
 
 
-def study(found: Mapping[str, Any], unit: str) -> bytes:
+def study(found: Mapping[str, Any], unit: str) -> Plot:
     """Optuna's study of decide: utility per trial in the order tried, and along each number searched, the most important first.
 
     Trials that miss a limit or a requirement are crosses.
@@ -292,11 +326,12 @@ def study(found: Mapping[str, Any], unit: str) -> bytes:
 
     columns = min(3, 1 + len(ranked)) if len(ranked) != 3 else 2
     rows = -(-(1 + len(ranked)) // columns)
-    return png(draw, width=1.6 + 4.0 * columns, height=0.4 + 3.4 * rows)
+    return Plot(draw, 1.6 + 4.0 * columns, 0.4 + 3.4 * rows)
 
 
-def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -> bytes:
+def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -> Plot:
     """Train loss and valid log loss per epoch of history.csv, on a logarithmic scale."""
+    from matplotlib.ticker import LogFormatter
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -306,14 +341,16 @@ def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -
         if best_epoch is not None:
             axes.axvline(best_epoch, color=BLUE, linewidth=1, linestyle="--", label=f"best epoch ({best_epoch:g})")
         axes.set_yscale("log")
+        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            which(LogFormatter(minor_thresholds=(1, 0.4)))
         axes.set(xlabel="epoch", ylabel="nats per row (log scale)")
         axes.set_title("Training")
         axes.legend()
 
-    return png(draw)
+    return Plot(draw)
 
 
-def forest(criteria: Sequence[Mapping[str, Any]], verdict: str, *, identical: bool = False) -> bytes:
+def forest(criteria: Sequence[Mapping[str, Any]], verdict: str, *, identical: bool = False) -> Plot:
     """Forest plot of the gate: each criterion's estimate and one-sided bounds on its own scale, zero and the margin marked."""
     shown = [item for item in criteria if item.get("estimate") is not None and item.get("low") is not None]
 
@@ -329,7 +366,7 @@ def forest(criteria: Sequence[Mapping[str, Any]], verdict: str, *, identical: bo
             panels[0, 0].text(0.5, 0.5, said, ha="center", va="center", color=GREY)
             panels[0, 0].set_axis_off()
 
-    return png(draw, width=7.2, height=0.7 + 1.0 * max(1, len(shown)))
+    return Plot(draw, 7.2, 0.7 + 1.0 * max(1, len(shown)))
 
 
 def _forest_row(axes: Axes, item: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ import csv
 import math
 from typing import Any
 
-from pipelines import card, plots, store
+from pipelines import card, facts, plots, store
+from pipelines.plots import Plot
 
 
 def read_all() -> dict[str, Any]:
@@ -35,7 +36,7 @@ def read_history() -> list[dict[str, float]]:
         return [{name: float(value) if value else math.nan for name, value in row.items()} for row in csv.DictReader(stream)]
 
 
-def figures(read: dict[str, Any], history: list[dict[str, float]]) -> dict[str, bytes]:
+def figures(read: dict[str, Any], history: list[dict[str, float]]) -> dict[str, Plot]:
     """The plots by file name; those that need two classes or two actions are left out where there are more."""
     curves, evaluation, verdict = read["curves"], read["evaluation"], read["verdict"]
     binary = len(evaluation["classes"]) == 2
@@ -66,10 +67,10 @@ def main() -> None:
     read = read_all()
     made = figures(read, read_history())
     with store.stage_folder("report") as out:
-        for name, content in made.items():
-            (out / name).write_bytes(content)
+        for name, plot in made.items():
+            (out / name).write_bytes(plot.png())
         (out / "card.md").write_text(card.markdown(read, sorted(made)), encoding="utf-8")
-        store.write_json(out / "panel.json", card.panel(read))
+        store.write_json(out / "panel.json", facts.panel(read))
 
 
 if __name__ == "__main__":

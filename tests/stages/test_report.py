@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from flows import panel as panels
-from pipelines import card, champion, evaluate, gate, plots, report, store
+from pipelines import champion, evaluate, facts, gate, plots, report, store
 from pipelines.commands.publish import Outcome
 from tests.stages.judging import crown, edit, other_policy, quick, validated
 
@@ -73,7 +73,7 @@ def test_a_study_is_drawn_and_shown(copy: Path, names: list[str]) -> None:
     }
     store.write_json(Path("data/decide/study.json"), study)
     report.main()
-    assert Path("data/report/study.png").read_bytes() == plots.study(study, read(copy, "evaluate", "evaluation.json")["unit"])
+    assert Path("data/report/study.png").read_bytes() == plots.study(study, read(copy, "evaluate", "evaluation.json")["unit"]).png()
     assert "(study.png)" in Path("data/report/card.md").read_text()
 
 
@@ -92,7 +92,7 @@ def test_the_panel_shows_the_figures_of_evaluate_and_the_verdict(judged: Path) -
     )
     shown = {item["policy"]: item for item in panel["utility"]}
     assert shown["expost (analytic)"]["mean"] == evaluation["challenger"]["utility"]["mean"]
-    assert shown[card.ARGMAX]["mean"] == evaluation["argmax"]["mean"]
+    assert shown[facts.ARGMAX]["mean"] == evaluation["argmax"]["mean"]
     assert {"always pass", "always stop", "champion, version 1"} <= set(shown)
     assert all(item["low"] <= item["mean"] <= item["high"] for item in shown.values())
     assert panel["verdict"] == verdict["verdict"]
@@ -152,8 +152,8 @@ def test_a_reference_that_draws_its_action_has_a_row_of_its_own(copy: Path) -> N
 
 
 def test_figures_show_no_negative_zero_and_names_of_actions_are_quoted(judged: Path) -> None:
-    assert card.interval({"mean": -1e-5, "low": -0.2, "high": -0.0}, 4) == "0.0000 [-0.2000, 0.0000]"
-    assert card.worth(-0.0) == "0"
+    assert facts.interval({"mean": -1e-5, "low": -0.2, "high": -0.0}, 4) == "0.0000 [-0.2000, 0.0000]"
+    assert facts.worth(-0.0) == "0"
     text = (judged / "data/report/card.md").read_text()
     assert "takes one of the actions 'pass', 'stop'." in text
     assert "| debiased calibration error (L2) |" in text
@@ -173,7 +173,7 @@ def test_a_champion_that_had_to_be_redecided_stands_on_the_card_both_ways(copy: 
 
 
 def test_the_gates_plot_of_an_identical_challenger_says_so() -> None:
-    assert plots.forest([], "PASS", identical=True) != plots.forest([], "PASS")
+    assert plots.forest([], "PASS", identical=True).png() != plots.forest([], "PASS").png()
 
 
 def test_the_card_says_the_verdict_first_and_escapes_what_comes_from_the_data(copy: Path) -> None:
@@ -243,7 +243,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 def test_a_study_names_no_policy_that_was_left_out(drawn: list[Figure]) -> None:
     study = {"names": ["offset"], "points": [[0.0], [1.0]], "values": [-0.5, -0.4], "best_so_far": [-0.5, -0.4]}
-    plots.study({**study, "sources": ["analytic", "tried"]}, "euro")
+    plots.study({**study, "sources": ["analytic", "tried"]}, "euro").png()
     said = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert said == ["tried", "analytic", "best so far"]
 
@@ -253,9 +253,9 @@ def test_a_champion_that_coincides_with_the_challenger_is_seen(drawn: list[Figur
     curves = read(judged, "evaluate", "curves.json")
     curves["champion"] = curves["challenger"]
     if kind == "utility_curve":
-        plots.utility_curve(curves, threshold=0.2, trivial={}, unit="euro", what="bad")
+        plots.utility_curve(curves, threshold=0.2, trivial={}, unit="euro", what="bad").png()
     else:
-        plots.cost_curve(curves, "bad")
+        plots.cost_curve(curves, "bad").png()
     lines = {line.get_label(): line for line in drawn[0].axes[0].get_lines()}
     assert lines["champion"].get_zorder() > lines["challenger"].get_zorder()
     assert lines["champion"].is_dashed()
@@ -272,7 +272,7 @@ def test_plots_do_not_start_a_window_system(judged: Path) -> None:
     import matplotlib
 
     before = matplotlib.rcParams["font.size"]
-    plots.training([{"epoch": 0.0, "train_loss": float("nan"), "valid_log_loss": 0.5}], None)
+    plots.training([{"epoch": 0.0, "train_loss": float("nan"), "valid_log_loss": 0.5}], None).png()
     assert matplotlib.rcParams["font.size"] == before
 
 
