@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines import comparator, drift, store
 from pipelines.bundle import Bundle
 from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, redecided, score
-from pipelines.core import constraints, evaluation, partition, policy, representation
+from pipelines.core import constraints, evaluation, operating, partition, policy, representation
 from pipelines.core import utility as worth
 from pipelines.core.bounds import effective_size
 from pipelines.core.evaluation import Cases, Display, Rows, Scored
@@ -98,7 +98,18 @@ def write(
         },
     )
     shown = {name: (model.take(mask), rows.take(mask), cases.take(mask)) for name, (model, rows, mask) in models.items() if mask.any()}
-    store.write_json(out / "curves.json", evaluation.curves(shown, display.confidence))
+    store.write_json(
+        out / "curves.json", evaluation.curves(shown, display.confidence) | {"operating": operated(table, cases, models, display)}
+    )
+
+
+def operated(table: Table, cases: Cases, models: Models, display: Display) -> dict[str, Any]:
+    """Both models along a range of costs, on the rows that are holdout for both; the challenger alone where there is no such row."""
+    both = models["champion"][2] if "champion" in models and models["champion"][2].any() else None
+    kept = {name: scored for name, (scored, _, _) in models.items() if both is not None or name == "challenger"}
+    rows = slice(None) if both is None else both
+    scored = {name: model.take(rows) for name, model in kept.items()}
+    return operating.along(scored, cases.take(rows), classes=table.classes, actions=table.actions, display=display)
 
 
 def trivial_allowed(table: Table) -> Bools:

@@ -97,7 +97,7 @@ def models_in(curves: Mapping[str, Any]) -> list[str]:
 
 
 def reliability(curves: Mapping[str, Any], what: str) -> Plot:
-    """Reliability diagram of curves.json: observed rate of `what` against the mean probability, with 95 % Wilson intervals."""
+    """Reliability diagram of curves.json: observed rate of `what` against the mean probability, with the band of 95 % Wilson intervals."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -105,21 +105,8 @@ def reliability(curves: Mapping[str, Any], what: str) -> Plot:
         for name in models_in(curves):
             points = curves[name]["reliability"]
             x, y = [p["mean_probability"] for p in points], [p["observed_rate"] for p in points]
-            below, above = (
-                [max(0.0, p["observed_rate"] - p["low"]) for p in points],
-                [max(0.0, p["high"] - p["observed_rate"]) for p in points],
-            )
-            shift = 0.006 if name == "champion" else 0.0
-            axes.errorbar(
-                [value + shift for value in x],
-                y,
-                yerr=[below, above],
-                color=COLOURS[name],
-                marker="o",
-                markersize=5,
-                capsize=2.5,
-                label=name,
-            )
+            axes.fill_between(x, [p["low"] for p in points], [p["high"] for p in points], color=COLOURS[name], alpha=0.14, linewidth=0)
+            axes.plot(x, y, color=COLOURS[name], marker="o", markersize=5, label=f"{name}, 95 % band", **LINES[name])
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=f"mean probability of {what}", ylabel="observed rate")
         axes.set_title("Reliability on the holdout, bins of equal size")
         axes.legend(loc="upper left")
@@ -341,10 +328,10 @@ def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -
         if best_epoch is not None:
             axes.axvline(best_epoch, color=BLUE, linewidth=1, linestyle="--", label=f"best epoch ({best_epoch:g})")
         axes.set_yscale("log")
-        for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            which(LogFormatter(minor_thresholds=(1, 0.4)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         axes.set(xlabel="epoch", ylabel="nats per row (log scale)")
-        axes.set_title("Training")
+        axes.set_title("Loss per epoch")
         axes.legend()
 
     return Plot(draw)

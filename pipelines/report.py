@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import csv
 import math
+import platform
+import subprocess
+from importlib.metadata import version
 from typing import Any
 
 from pipelines import card, facts, plots, store
 from pipelines.plots import Plot
+from pipelines.review import page
+
+LIBRARIES = (
+    "torch",
+    "lightning",
+    "onnxruntime",
+    "numpy",
+    "polars",
+    "scikit-learn",
+    "scipy",
+    "optuna",
+    "great_expectations",
+    "mlflow",
+    "dvc",
+    "prefect",
+)
 
 
 def read_all() -> dict[str, Any]:
@@ -27,7 +46,27 @@ def read_all() -> dict[str, Any]:
         "curves": ("evaluate", "curves.json"),
         "verdict": ("gate", "verdict.json"),
     }
-    return {name: store.read_json(store.stage_path(*parts)) for name, parts in files.items()}
+    read = {name: store.read_json(store.stage_path(*parts)) for name, parts in files.items()}
+    optional = {"lessons": store.stage_path("decide", "lessons.json"), "changes": store.stage_path("evaluate", "changes.json")}
+    return read | {name: store.read_json(path) if path.exists() else None for name, path in optional.items()}
+
+
+def provenance() -> dict[str, str]:
+    """Versions of what computes, and the commit that the code stands at, where git knows one."""
+    said = {name: version(name) for name in LIBRARIES} | {"Python": platform.python_version()}
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        changed = _git("status", "--porcelain", "--", "pipelines", "flows")
+        said = {"git commit": commit + (", with changes that are not committed" if changed else "")} | said
+    return said
+
+
+def _git(*arguments: str) -> str:
+    """What git says, "" where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def read_history() -> list[dict[str, float]]:
@@ -63,14 +102,15 @@ def figures(read: dict[str, Any], history: list[dict[str, float]]) -> dict[str, 
 
 
 def main() -> None:
-    """Write data/report: the PNG files, card.md, panel.json."""
-    read = read_all()
-    made = figures(read, read_history())
+    """Write data/report: the PNG files, card.md, panel.json, review.html."""
+    read, history = read_all(), read_history()
+    made = figures(read, history)
     with store.stage_folder("report") as out:
         for name, plot in made.items():
             (out / name).write_bytes(plot.png())
         (out / "card.md").write_text(card.markdown(read, sorted(made)), encoding="utf-8")
         store.write_json(out / "panel.json", facts.panel(read))
+        (out / "review.html").write_text(page.html(read | {"provenance": provenance()}, history), encoding="utf-8")
 
 
 if __name__ == "__main__":

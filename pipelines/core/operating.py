@@ -32,9 +32,10 @@ FEW = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 def along(
     models: Mapping[str, Scored], cases: Cases, *, classes: Sequence[str], actions: Sequence[str], display: Display
 ) -> dict[str, Any]:
-    """Counts `(steps, K, A)`, utilities `(steps,)` per model and their difference with intervals, on rows that all models share.
+    """Per step and model counts `(K, A)` and the utility, and the models' difference with its interval, on rows that all models share.
 
-    `{"reason": ...}` where there is nothing to move. Counts are of rows, in weights where these are unequal.
+    `{"reason": ...}` where there is nothing to move. Counts are of rows, in weights where these are unequal. `ideal` is the utility of who
+    knows each row's class, `scale` the sum of the two costs where the steps are ratios, `shipped` what the actions taken obtained.
     """
     reason = _absent(models, cases, classes, actions)
     if reason is not None:
@@ -55,6 +56,8 @@ def along(
         "weighted": cases.unequal is not None,
         "classes": list(classes),
         "actions": list(actions),
+        "ideal": [float(np.average(utility.of_class(U, cases.labels).max(axis=1), weights=weights)) for U in matrices],
+        "scale": [float(np.ptp(U, axis=-1).sum()) if kind == "ratio" else 1.0 for U in matrices],
         "always": {name: [float(utility.trivial(cases.labels, U, weights)[a]) for U in matrices] for a, name in enumerate(actions)},
         "shipped": {name: _result(scored.actions, cases, weights, cases.U) for name, scored in models.items()},
     }

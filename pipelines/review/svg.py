@@ -11,6 +11,8 @@ from markupsafe import Markup
 from pipelines.plots import BLUE, GREY, INK, ORANGE, PAPER, STYLE, VERDICTS, Plot
 
 SPACE, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+#: Pixels of the page to a point of a plot: its text of ten points is then as large as the page's small text.
+SIZE = 1.3
 #: The page's variable for each colour that the plots use; another colour stays as it is.
 THEME = {
     BLUE: "--challenger",
@@ -23,7 +25,6 @@ THEME = {
     VERDICTS["FAIL"]: "--fail",
     VERDICTS["INSUFFICIENT_DATA"]: "--unsure",
 }
-FONTS = 'font-family: "DejaVu Sans", Verdana, sans-serif'
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,12 @@ def drawing(plot: Plot, name: str, *, title: str, description: str = "", hidden:
     for element in root.iter():
         _plain(element, name, used, rules)
     width, height = (float(root.attrib.pop(side).removesuffix("pt")) for side in ("width", "height"))
-    root.attrib = {"class": "plot", "viewBox": f"0 0 {width:g} {height:g}", "data-width": f"{width:g}"}
+    root.attrib = {
+        "class": "plot",
+        "viewBox": f"0 0 {width:g} {height:g}",
+        "width": f"{SIZE * width:.0f}",
+        "height": f"{SIZE * height:.0f}",
+    }
     _describe(root, name, title, description, hidden=hidden)
     return Drawing(Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)), rules)
 
@@ -73,15 +79,14 @@ def _plain(element: ElementTree.Element, name: str, used: set[str], rules: dict[
         rule = _themed(style)
         rules.setdefault(rule, f"m{_digest(rule)}")
         element.set("class", rules[rule])
-    for attribute in ("fill", "stroke"):
-        if attribute in element.attrib:
-            element.set(attribute, _themed(element.attrib[attribute]))
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
 
 
 def _themed(style: str) -> str:
     for colour, variable in THEME.items():
         style = re.sub(re.escape(colour), f"var({variable})", style, flags=re.IGNORECASE)
-    return re.sub(r"(font: [^;]*?)'DejaVu Sans'[^;]*", r"\1var(--plot-font)", style)
+    return style.replace("'DejaVu Sans'", "var(--plot-font)")
 
 
 def _digest(text: str) -> str:

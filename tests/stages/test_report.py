@@ -14,31 +14,10 @@ from matplotlib.figure import Figure
 from flows import panel as panels
 from pipelines import champion, evaluate, facts, gate, plots, report, store
 from pipelines.commands.publish import Outcome
-from tests.stages.judging import crown, edit, other_policy, quick, validated
+from tests.stages.judging import edit
 
 PNG = b"\x89PNG\r\n\x1a\n"
 OUTCOME = Outcome("PASS", False, ("A reason.",))
-
-
-@pytest.fixture(scope="module")
-def judged(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a champion, judged and reported. Read only."""
-    folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("judged") / "copy"))
-    crown(folder, folder / "data/package/bundle", other_policy)
-    validated(folder)
-    quick(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in (champion, evaluate, gate, report):
-            stage.main()
-    return folder
-
-
-@pytest.fixture
-def copy(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = Path(shutil.copytree(judged, tmp_path / "copy"))
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def read(folder: Path, stage: str, name: str) -> Any:
