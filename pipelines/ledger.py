@@ -5,56 +5,37 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from pipelines import ledgerlooks, reigns
+from pipelines.admission import DIGESTS, Claim, OvertakenError, admitted, against, expired, overtaken
 from pipelines.errors import ExpostError, must
-
-_TABLES = sa.MetaData()
-_CHAMPION = sa.Table(
-    "champion",
-    _TABLES,
-    sa.Column("model", sa.String(250), primary_key=True),
-    sa.Column("version", sa.Integer),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("digests", sa.Text, nullable=False),
-)
-_HISTORY = sa.Table(
-    "history",
-    _TABLES,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("model", sa.String(250), nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("who", sa.Text, nullable=False),
-    sa.Column("at", sa.String(40), nullable=False),
-    sa.Column("from_version", sa.Integer),
-    sa.Column("to_version", sa.Integer, nullable=False),
-    sa.Column("verdict_sha256", sa.String(64), nullable=False),
-    sa.Column("why", sa.Text, nullable=False),
-    sa.UniqueConstraint("model", "epoch"),  # a second winner of one epoch cannot even be written
-)
-_EVALUATION = sa.Table(
-    "evaluation",
-    _TABLES,
-    sa.Column("model", sa.String(250), primary_key=True),
-    sa.Column("key", sa.String(64), primary_key=True),
-    sa.Column("at", sa.String(40), nullable=False),
-)
-_LOOK = sa.Table(
-    "look",
-    _TABLES,
-    sa.Column("model", sa.String(250), primary_key=True),
-    sa.Column("row_hash", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("count", sa.Integer, nullable=False),
+from pipelines.ledgertables import (
+    CHAMPION,
+    EVALUATION,
+    HISTORY,
+    LESSON,
+    REGISTRATION,
+    REJECTION,
+    RETIREMENT,
+    bring_up_to_date,
+    engine_of,
+    is_current,
 )
 
-DIGESTS = ("bundle_sha256", "weights_sha256", "policy_sha256")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["DIGESTS", "Ledger", "OvertakenError", "Reign", "UnreachableError"]
+
+SHOWN = ("kind", "epoch", "at", "who", "why", "from_version", "to_version", "verdict_sha256", "digests")
 
 
 class UnreachableError(ExpostError):
@@ -63,7 +44,7 @@ class UnreachableError(ExpostError):
 
 @dataclass(frozen=True)
 class Reign:
-    """The champion of `model`: its version (None before the first), the epoch (number of promotions so far) and its digests."""
+    """The champion of `model`: its version (None before the first), the epoch (promotions and rollbacks so far) and its digests."""
 
     model: str
     version: int | None
@@ -72,176 +53,261 @@ class Reign:
 
 
 class Ledger:
-    """The database at `uri` (SQLite or PostgreSQL), its tables created where they are missing."""
+    """The database at `uri` (SQLite or PostgreSQL), its tables created or brought up to date; EXPOST_LEDGER_URI wins over `uri`.
 
-    def __init__(self, uri: str) -> None:
-        self._engine = _engine(os.environ.get("EXPOST_LEDGER_URI", uri))
-        with self._transaction() as connection:
-            for table in _TABLES.sorted_tables:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+    `clock` gives the present moment with its zone. Every method is one transaction.
+    """
+
+    def __init__(self, uri: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._engine = engine_of(os.environ.get("EXPOST_LEDGER_URI", uri))
+        with self._reading() as connection:
+            ready = is_current(connection)
+        if not ready:
+            with self._writing() as connection:
+                bring_up_to_date(connection, self._now())
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _reading(self, *, writes: bool = False) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.execution_options(writes=writes).begin() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:
-            reason = str(error.orig).splitlines()[0]
+        except sa.exc.DBAPIError as error:
+            where, reason = self._engine.url.render_as_string(hide_password=True), str(error.orig).strip().splitlines()[0]
             raise UnreachableError(
-                f"the ledger must be within reach, however: {self._engine.url.render_as_string(hide_password=True)}: {reason}. What the stages "
-                "computed is safe on disk: run `expost retrain` again when it answers; or mend registry.ledger_uri in params.yaml."
+                f"the ledger must be within reach, however: {where}: {reason}. What the stages computed is safe on disk: run the command again "
+                "when it answers; or mend registry.ledger_uri in params.yaml."
             ) from error
+
+    def _writing(self) -> AbstractContextManager[sa.Connection]:
+        return self._reading(writes=True)
+
+    def _now(self) -> str:
+        return self._clock().astimezone(UTC).isoformat(timespec="seconds")
 
     def reign(self, model: str) -> Reign:
         """Who reigns now."""
-        with self._transaction() as connection:
-            return self._reign(connection, model)
+        with self._reading() as connection:
+            return _reign(connection, model)
 
-    @staticmethod
-    def _reign(connection: sa.Connection, model: str) -> Reign:
-        row = connection.execute(sa.select(_CHAMPION).where(_CHAMPION.c.model == model)).one_or_none()
-        return Reign(model, row.version, row.epoch, json.loads(row.digests)) if row else Reign(model, None, 0, {})
+    def history(self, model: str) -> list[dict[str, Any]]:
+        """All deeds in their order: kind (promote, override, rollback, reject), epoch, at (UTC, ISO 8601), who, why, from_version,
+        to_version (the version promoted, brought back or rejected), verdict_sha256, digests (empty where a ledger of schema 1 had none).
+        """
+        with self._reading() as connection:
+            return _deeds(connection, model)
 
     def promote(
         self,
         model: str,
         version: int,
         *,
-        verdict: Mapping[str, Any],
-        digests: Mapping[str, str],
-        verdict_sha256: str,
+        claim: Claim,
         why: str,
         who: str = "",
+        lessons: Sequence[Mapping[str, Any]] = (),
+        override: bool = False,
     ) -> Reign:
-        """Make `version` the champion, if the verdict is PASS and the champion that it was judged against still reigns.
+        """Make `version` the champion, if its verdict is PASS and the champion that it was judged against still reigns.
 
-        One transaction: a compare-and-swap on the epoch and an append-only row of history. Raises ExpostError otherwise.
+        `override` admits another verdict, and a version that was rejected; the row says so. Asked twice, it is done once. Raises
+        OvertakenError where another champion reigns by now, ExpostError where the claim does not hold.
         """
-        expected = _admitted(verdict, digests)
-        with self._transaction() as connection:
-            before = self._reign(connection, model)
-            self._swap(connection, before, version, expected, digests)
-            values = {"model": model, "epoch": before.epoch + 1, "who": who or _user(), "at": _now(), "from_version": before.version}
-            connection.execute(sa.insert(_HISTORY).values(**values, to_version=version, verdict_sha256=verdict_sha256, why=why))
-        return Reign(model, version, before.epoch + 1, dict(digests))
+        judged = admitted(claim)
+        with self._writing() as connection:
+            before = _locked(connection, model)
+            rows = _deeds(connection, model)
+            if _is_done(before, rows, version, claim, judged[0]):
+                return before
+            if before.epoch != judged[0] or (judged[1] and judged[1] != before.digests.get("bundle_sha256")):
+                raise overtaken(before.epoch, judged[0])
+            known = _registered_at(connection, model, version, claim.verdict_sha256)
+            if too_old := expired(claim, known, self._clock()):
+                raise too_old
+            doubt = against(claim.verdict, reigns.refused(rows).get(version))
+            if doubt and not override:
+                raise doubt
+            if doubt:
+                _need_reason("an override", why)
+            row = {"kind": "override" if doubt else "promote", "who": who, "why": why, "verdict_sha256": claim.verdict_sha256}
+            reign = self._swap(connection, before, version, claim.digests, row)
+            _teach(connection, model, version, lessons, self._now())
+        return reign
 
-    @staticmethod
-    def _swap(connection: sa.Connection, before: Reign, version: int, expected: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-        judged = expected.get("bundle_sha256")
-        if before.epoch != expected["epoch"] or (judged and judged != before.digests.get("bundle_sha256")):
-            raise _overtaken(before.epoch, expected["epoch"])
-        values = {"version": version, "epoch": before.epoch + 1, "digests": json.dumps(dict(digests), sort_keys=True)}
-        try:
-            if before.epoch == 0:
-                connection.execute(sa.insert(_CHAMPION).values(model=before.model, **values))
+    def _swap(self, connection: sa.Connection, before: Reign, version: int, digests: Mapping[str, str], row: Mapping[str, Any]) -> Reign:
+        """The compare-and-swap on the epoch with its row of history."""
+        epoch, told = before.epoch + 1, json.dumps({name: digests[name] for name in DIGESTS}, sort_keys=True)
+        here = (CHAMPION.c.model == before.model) & (CHAMPION.c.epoch == before.epoch)
+        changed = connection.execute(sa.update(CHAMPION).where(here).values(version=version, epoch=epoch, digests=told))
+        if changed.rowcount != 1:
+            raise overtaken(epoch, before.epoch)
+        last = connection.scalar(sa.select(sa.func.max(HISTORY.c.at)).where(HISTORY.c.model == before.model)) or ""
+        place = {"model": before.model, "epoch": epoch, "from_version": before.version, "to_version": version, "digests": told}
+        values = {**row, **place, "who": row["who"] or _user(), "at": max(self._now(), last)}  # clocks differ, the order of epochs does not
+        connection.execute(sa.insert(HISTORY).values(**values))
+        return Reign(before.model, version, epoch, json.loads(told))
+
+    def rollback(
+        self,
+        model: str,
+        *,
+        why: str,
+        who: str = "",
+        to: int | None = None,
+        epoch: int | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> Reign:
+        """Let an earlier champion reign again: version `to`, or the one before the present one. The version left counts as rejected.
+
+        Where that has been done, nothing is changed. `epoch` is the one that was seen to reign, `digests` those of `to`, for a ledger that
+        does not know them. Raises OvertakenError where another epoch reigns by now, ExpostError where there is nothing to roll back to.
+        """
+        _need_reason("a rollback", why)
+        with self._writing() as connection:
+            before, rows = _locked(connection, model), _deeds(connection, model)
+            target = reigns.target(model, rows, to)
+            if target["to_version"] == before.version:
+                return before
+            if epoch is not None and epoch != before.epoch:
+                raise overtaken(before.epoch, epoch)
+            known = target["digests"] or digests
+            if not known:
+                raise must("the digests of the version rolled back to must be known", "this ledger has none", "Use `expost promote`.")
+            row = {"kind": "rollback", "who": who, "why": why, "verdict_sha256": target["verdict_sha256"]}
+            return self._swap(connection, before, target["to_version"], known, row)
+
+    def reject(self, model: str, version: int, *, why: str, who: str = "", verdict_sha256: str = "") -> None:
+        """Note that `version` is not to reign; a later promotion of it needs an override. The same said twice is noted once."""
+        _need_reason("a rejection", why)
+        with self._writing() as connection:
+            before, rows = _locked(connection, model), _deeds(connection, model)
+            if before.version == version:
+                raise must("a version that is rejected must not reign", f"version {version} does", "Use `expost rollback --why TEXT`.")
+            known = reigns.refused(rows).get(version)
+            if known and (known["kind"], known["who"], known["why"]) == ("reject", who or _user(), why):
                 return
-            here = (_CHAMPION.c.model == before.model) & (_CHAMPION.c.epoch == before.epoch)
-            if connection.execute(sa.update(_CHAMPION).where(here).values(**values)).rowcount != 1:
-                raise _overtaken(before.epoch + 1, expected["epoch"])
-        except sa.exc.IntegrityError as error:  # another first champion was written between our read and our write
-            raise _overtaken(before.epoch + 1, expected["epoch"]) from error
+            last = max((row["at"] for row in rows), default="")
+            values = {"model": model, "version": version, "epoch": before.epoch, "who": who or _user(), "why": why}
+            connection.execute(sa.insert(REJECTION).values(**values, at=max(self._now(), last), verdict_sha256=verdict_sha256))
 
-    def history(self, model: str) -> list[dict[str, Any]]:
-        """Promotions in their order: epoch, who, at (UTC, ISO 8601), from_version, to_version, verdict_sha256, why."""
-        with self._transaction() as connection:
-            rows = connection.execute(sa.select(_HISTORY).where(_HISTORY.c.model == model).order_by(_HISTORY.c.epoch)).mappings()
-            return [{name: value for name, value in row.items() if name not in ("id", "model")} for row in rows]
+    def note_registration(self, model: str, version: int, verdict: Mapping[str, Any], verdict_sha256: str) -> None:
+        """Note that `version` was registered with this verdict now: its age counts from here, anew each time that it is given."""
+        champion = verdict.get("champion") or {}
+        epoch = (champion.get("epoch") or 0) if champion.get("state") in ("none", "champion") else None
+        values = {"model": model, "version": version, "at": self._now(), "verdict": str(verdict.get("verdict")), "epoch": epoch}
+        with self._writing() as connection:
+            connection.execute(sa.insert(REGISTRATION).values(**values, verdict_sha256=verdict_sha256))
+
+    def registrations(self, model: str) -> list[dict[str, Any]]:
+        """Registrations in their order: version, at, verdict, verdict_sha256, epoch (judged against; None where no champion was known)."""
+        with self._reading() as connection:
+            found = connection.execute(sa.select(REGISTRATION).where(REGISTRATION.c.model == model).order_by(REGISTRATION.c.id)).mappings()
+            return [{name: row[name] for name in ("version", "at", "verdict", "verdict_sha256", "epoch")} for row in found]
+
+    def lessons(self, model: str) -> list[dict[str, Any]]:
+        """Lessons of promoted versions: what was given, with version, at, and retired: null or {who, at, why}."""
+        with self._reading() as connection:
+            gone = connection.execute(sa.select(RETIREMENT).where(RETIREMENT.c.model == model)).mappings()
+            retired = {(row["version"], row["name"]): {name: row[name] for name in ("who", "at", "why")} for row in gone}
+            found = connection.execute(sa.select(LESSON).where(LESSON.c.model == model).order_by(LESSON.c.id)).mappings()
+            return [
+                {
+                    **json.loads(row["content"]),
+                    "version": row["version"],
+                    "at": row["at"],
+                    "retired": retired.get((row["version"], row["name"])),
+                }
+                for row in found
+            ]
+
+    def retire_lesson(self, model: str, version: int, name: str, *, why: str, who: str = "") -> None:
+        """Let a lesson no longer be a criterion; raises ExpostError where `version` has none of that name."""
+        _need_reason("whoever retires a lesson", why)
+        with self._writing() as connection:
+            _locked(connection, model)
+            here = {"model": model, "version": version, "name": name}
+            names = connection.scalars(sa.select(LESSON.c.name).where(LESSON.c.model == model, LESSON.c.version == version)).all()
+            if name not in names:
+                raise must(f"version {version} must have the lesson that is retired", f"{name!r}", f"It has: {', '.join(names) or 'none'}.")
+            done = sa.select(RETIREMENT.c.id).filter_by(**here)
+            if connection.scalar(done) is None:
+                connection.execute(sa.insert(RETIREMENT).values(**here, who=who or _user(), at=self._now(), why=why))
 
     def count_look(self, model: str, key: str, hashes: Iterable[int]) -> int:
         """Count one look at the holdout rows with these uint64 hashes; the same `key` (the evaluation's digest) counts once.
 
         Returns the largest count over these rows.
         """
-        rows = sorted({_signed(value) for value in hashes})
-        count = sa.text(
-            "INSERT INTO look (model, row_hash, count) VALUES (:model, :row_hash, 1) "
-            "ON CONFLICT (model, row_hash) DO UPDATE SET count = look.count + 1"
-        )
-        with self._transaction() as connection:
-            first = connection.execute(
-                sa.text("INSERT INTO evaluation (model, key, at) VALUES (:model, :key, :at) ON CONFLICT (model, key) DO NOTHING"),
-                {"model": model, "key": key, "at": _now()},
-            ).rowcount
-            if first and rows:
-                connection.execute(count, [{"model": model, "row_hash": row} for row in rows])
-            return _most(connection, model, rows)
+        rows = ledgerlooks.listed(hashes)
+        with self._writing() as connection:
+            ledgerlooks.count(connection, model, key, rows, self._now())
+            return ledgerlooks.most(connection, model, rows)
 
     def looks(self, model: str, hashes: Iterable[int]) -> int:
         """The largest number of looks that any of these rows has had."""
-        with self._transaction() as connection:
-            return _most(connection, model, sorted({_signed(value) for value in hashes}))
+        with self._reading() as connection:
+            return ledgerlooks.most(connection, model, ledgerlooks.listed(hashes))
+
+    def look_counts(self, model: str) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+        """Hashes `(n,)` of all holdout rows ever looked at, ascending, and how often `(n,)`."""
+        with self._reading() as connection:
+            return ledgerlooks.counts(connection, model)
+
+    def evaluations(self, model: str) -> list[str]:
+        """Keys of the evaluations that were counted, ascending."""
+        with self._reading() as connection:
+            return list(connection.scalars(sa.select(EVALUATION.c.key).where(EVALUATION.c.model == model).order_by(EVALUATION.c.key)))
 
 
-def _engine(uri: str) -> sa.Engine:
-    """An engine that keeps no connection open; raises ExpostError where `uri` is none, or its database has no driver here."""
-    try:
-        url = sa.make_url(uri)
-        if url.get_backend_name() != "sqlite":
-            return sa.create_engine(url, pool_pre_ping=True, poolclass=sa.NullPool)
-        if url.database:
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args={"timeout": 60})
-    except (sa.exc.ArgumentError, ImportError, OSError) as error:
-        remedy = "Write it like sqlite:///mlflow/ledger.db, or install the driver of its database."
-        raise must("registry.ledger_uri must name a database that can be opened", type(error).__name__, remedy) from error
-    _one_writer_at_a_time(engine)
-    return engine
+def _reign(connection: sa.Connection, model: str, *, lock: bool = False) -> Reign:
+    query = sa.select(CHAMPION).where(CHAMPION.c.model == model)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return Reign(model, row.version, row.epoch, json.loads(row.digests)) if row else Reign(model, None, 0, {})
 
 
-def _one_writer_at_a_time(engine: sa.Engine) -> None:
-    """Take SQLite's write lock at BEGIN: a transaction that reads first and writes later could otherwise fail instead of waiting."""
-
-    @sa.event.listens_for(engine, "connect")
-    def _(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engine, "begin")
-    def _(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _locked(connection: sa.Connection, model: str) -> Reign:
+    """Who reigns, the row held until the transaction ends, so that deeds on one model follow one another."""
+    start = sa.text("INSERT INTO champion (model, version, epoch, digests) VALUES (:model, NULL, 0, '{}') ON CONFLICT (model) DO NOTHING")
+    connection.execute(start, {"model": model})
+    return _reign(connection, model, lock=True)
 
 
-def _admitted(verdict: Mapping[str, Any], digests: Mapping[str, str]) -> Mapping[str, Any]:
-    """The verdict's champion with its epoch; raises ExpostError where the verdict does not allow a promotion of these digests."""
-    champion = verdict.get("champion") or {}
-    if verdict.get("verdict") != "PASS":
-        raise must(
-            "a promotion must have the verdict PASS", f"it is {verdict.get('verdict')}", "See the reasons in data/gate/verdict.json."
-        )
-    if champion.get("state") not in ("none", "champion"):
-        remedy = "Run `expost retrain`, which mirrors the champion before it judges."
-        raise must(
-            "a promotion must be judged against the champion that reigns", f"the verdict's champion is {champion.get('state')}", remedy
-        )
-    challenger = verdict.get("challenger") or {}
-    for name in DIGESTS:
-        if not digests.get(name) or challenger.get(name) != digests[name]:
-            got = f"{name} is {str(challenger.get(name))[:12]} in the verdict and {str(digests.get(name))[:12]} in the version"
-            raise must("a promotion must be of the very bundle that was judged", got, "Run `expost retrain` again.")
-    return {"epoch": champion.get("epoch") or 0, "bundle_sha256": champion.get("bundle_sha256")}
+def _deeds(connection: sa.Connection, model: str) -> list[dict[str, Any]]:
+    """History and rejections in one order: a rejection stands after the deed by which the epoch of its time began."""
+    changes = connection.execute(sa.select(HISTORY).where(HISTORY.c.model == model)).mappings()
+    rejected = connection.execute(sa.select(REJECTION).where(REJECTION.c.model == model)).mappings()
+    rows = [((row["epoch"], 0, row["id"]), {**row, "digests": json.loads(row["digests"] or "{}")}) for row in changes]
+    for row in rejected:
+        given = {**row, "kind": "reject", "from_version": None, "to_version": row["version"], "digests": {}}
+        rows.append(((row["epoch"], 1, row["id"]), given))
+    return [{name: row[name] for name in SHOWN} for _, row in sorted(rows, key=lambda item: item[0])]
 
 
-def _overtaken(found: int, expected: int) -> ExpostError:
-    remedy = "Run `expost retrain` again: it judges against the champion that reigns now."
-    return must(
-        "a promotion must follow the champion that it was judged against", f"epoch {found} reigns, epoch {expected} was judged", remedy
+def _is_done(before: Reign, rows: reigns.Rows, version: int, claim: Claim, epoch: int) -> bool:
+    """Whether this very promotion was the last change: its answer may have been lost."""
+    last = reigns.changes(rows)[-1:]
+    return bool(
+        last
+        and (before.version, before.epoch, before.digests) == (version, epoch + 1, {name: claim.digests[name] for name in DIGESTS})
+        and last[0]["kind"] != "rollback"
+        and last[0]["verdict_sha256"] == claim.verdict_sha256
     )
 
 
-def _most(connection: sa.Connection, model: str, rows: list[int]) -> int:
-    most = 0
-    for start in range(0, len(rows), 500):  # SQLite allows a limited number of bound values
-        here = (_LOOK.c.model == model) & _LOOK.c.row_hash.in_(rows[start : start + 500])
-        most = max(most, connection.execute(sa.select(sa.func.max(_LOOK.c.count)).where(here)).scalar() or 0)
-    return most
+def _registered_at(connection: sa.Connection, model: str, version: int, verdict_sha256: str) -> datetime | None:
+    here = (REGISTRATION.c.model == model) & (REGISTRATION.c.version == version) & (REGISTRATION.c.verdict_sha256 == verdict_sha256)
+    last = connection.scalar(sa.select(sa.func.max(REGISTRATION.c.at)).where(here))
+    return datetime.fromisoformat(last) if last else None
 
 
-def _signed(value: int) -> int:
-    """A uint64 as the int64 with the same bits, which databases can hold."""
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def _teach(connection: sa.Connection, model: str, version: int, lessons: Sequence[Mapping[str, Any]], now: str) -> None:
+    """Note the lessons, without their example cases: these are rows of the data, which a row that is never deleted must not hold."""
+    known = set(connection.scalars(sa.select(LESSON.c.name).where(LESSON.c.model == model, LESSON.c.version == version)))
+    for lesson in lessons:
+        if lesson["name"] not in known:
+            kept = {name: value for name, value in lesson.items() if name not in ("failures", "successes")}
+            content = json.dumps(kept, sort_keys=True)
+            connection.execute(sa.insert(LESSON).values(model=model, version=version, name=lesson["name"], at=now, content=content))
 
 
 def _user() -> str:
@@ -249,3 +315,8 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container without a name for its user
         return "unknown"
+
+
+def _need_reason(deed: str, why: str) -> None:
+    if not why.strip():
+        raise must(f"{deed} must say why", "nothing is said", "Add --why TEXT.")

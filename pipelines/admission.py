@@ -1,0 +1,94 @@
+"""What a promotion must carry: a verdict on this very bundle, data and gate, against the champion that reigns. No database, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipelines.errors import ExpostError, must
+
+DIGESTS = ("bundle_sha256", "weights_sha256", "policy_sha256")
+RETRAIN = "Run `expost retrain`, which judges anew."
+
+
+class OvertakenError(ExpostError):
+    """Another promotion came in between: the champion that the verdict was given against no longer reigns."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What who promotes knows of the version, against which its verdict is held; None is for "not known", which only bundles may not be.
+
+    data_sha256: what the version was evaluated on; gate_sha256: the section `gate` as it is now; registered_at: when the version was
+    registered, where the ledger does not know; expires_after: days that a verdict lasts from then, None for ever.
+    """
+
+    digests: Mapping[str, str]
+    verdict: Mapping[str, Any]
+    verdict_sha256: str
+    data_sha256: str | None = None
+    gate_sha256: str | None = None
+    registered_at: datetime | None = None
+    expires_after: float | None = None
+
+
+def admitted(claim: Claim) -> tuple[int, str | None]:
+    """Epoch and bundle digest of the champion that the verdict was given against; raises ExpostError where it is no verdict on this claim.
+
+    Whether the verdict is PASS is another question: a person may override that, but not a verdict on something else.
+    """
+    verdict = claim.verdict
+    champion, challenger = verdict.get("champion") or {}, verdict.get("challenger") or {}
+    if champion.get("state") not in ("none", "champion"):
+        remedy = "Run `expost retrain`, which mirrors the champion before it judges."
+        raise must(
+            "a promotion must be judged against the champion that reigns", f"the verdict's champion is {champion.get('state')}", remedy
+        )
+    for name in DIGESTS:
+        if not claim.digests.get(name) or challenger.get(name) != claim.digests[name]:
+            got = f"{name} is {str(challenger.get(name))[:12]} in the verdict and {str(claim.digests.get(name))[:12]} in the version"
+            raise must("a promotion must be of the very bundle that was judged", got, RETRAIN)
+    for name, what in (("data_sha256", "on the data of its version"), ("gate_sha256", "by the section gate of params.yaml as it is now")):
+        wanted = getattr(claim, name)
+        if wanted is not None and verdict.get(name) != wanted:
+            got = f"its {name} is {str(verdict.get(name))[:12]} and should be {wanted[:12]}"
+            raise must(f"a promotion must be judged {what}", got, RETRAIN)
+    return champion.get("epoch") or 0, champion.get("bundle_sha256")
+
+
+def against(verdict: Mapping[str, Any], refused: Mapping[str, Any] | None) -> ExpostError | None:
+    """The error that only an override passes over; `refused` is the row by which the version was rejected or rolled back from."""
+    if verdict.get("verdict") != "PASS":
+        remedy = "See the reasons in data/gate/verdict.json; a person may promote it nevertheless with `expost promote N --override`."
+        return must("a promotion must have the verdict PASS", f"it is {verdict.get('verdict')}", remedy)
+    if refused is not None:
+        how = "rejected it" if refused["kind"] == "reject" else "rolled back from it"
+        said = f"{refused['who']} {how} on {refused['at'][:10]}: {refused['why']}"
+        remedy = "A person may promote it nevertheless with `expost promote N --override`."
+        return must("a promotion must be of a version that was neither rejected nor rolled back from", said, remedy)
+    return None
+
+
+def expired(claim: Claim, registered_at: datetime | None, now: datetime) -> ExpostError | None:
+    """The error to raise where the verdict is too old at `now`, or its age unknown."""
+    if claim.expires_after is None:
+        return None
+    rule = f"a verdict must be at most {claim.expires_after:g} days old to promote (registry.expires_after)"
+    since = registered_at or claim.registered_at
+    if since is None:
+        return must(rule, "nobody knows when its version was registered", RETRAIN)
+    age = now - since
+    if age > timedelta(days=claim.expires_after):
+        return must(rule, f"its version was registered with it {age / timedelta(days=1):.1f} days ago", RETRAIN)
+    return None
+
+
+def overtaken(found: int, expected: int) -> OvertakenError:
+    """The error of a verdict whose champion no longer reigns."""
+    remedy = "Run `expost retrain` again: it judges against the champion that reigns now."
+    error = must(
+        "a promotion must follow the champion that it was judged against", f"epoch {found} reigns, epoch {expected} was judged", remedy
+    )
+    return OvertakenError(str(error))
