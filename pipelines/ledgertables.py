@@ -167,7 +167,9 @@ def _widen(connection: sa.Connection, had: set[str]) -> None:
 
 def _triggers(dialect: str) -> list[str]:
     """Statements that make the database itself refuse what must not happen to its rows."""
-    refused = [(table.name, event, None, "rows are never changed or deleted") for table in FIXED for event in ("UPDATE", "DELETE")]
+    refused: list[tuple[str, str, str | None, str]] = [
+        (table.name, event, None, "rows are never changed or deleted") for table in FIXED for event in ("UPDATE", "DELETE")
+    ]
     refused += [(name, "UPDATE", when, why) for name, (when, why) in GUARDED.items()]
     refused += [(name, "DELETE", None, "rows are never deleted") for name in GUARDED]
     made = []

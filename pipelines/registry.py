@@ -176,6 +176,20 @@ def crown(model: str, tracking_uri: str, version: int) -> None:
         _point(client, model, CHAMPION, str(version))
 
 
+def crowned(model: str, tracking_uri: str) -> int | None:
+    """The version that the alias `champion` points at; None where it is not set."""
+    from mlflow.exceptions import MlflowException
+
+    with reached(tracking_uri) as client:
+        try:
+            found = client.get_registered_model(model).aliases.get(CHAMPION)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return None if found is None else int(found)
+
+
 def _point(client: MlflowClient, model: str, alias: str, version: str) -> None:
     from mlflow.exceptions import MlflowException
 

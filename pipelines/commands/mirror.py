@@ -2,52 +2,145 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines import registry, store
+from filelock import FileLock
+
+from pipelines import registry, reigns, store
 from pipelines.errors import ExpostError
-from pipelines.ledger import DIGESTS, Ledger, Reign
+from pipelines.ledger import DIGESTS, Ledger, Reign, UnreachableError
 from pipelines.params import load
 from pipelines.params.registry import Registry
 
 MIRROR = Path("mlflow/champion")
 STATUS, BUNDLE = MIRROR / "status.json", MIRROR / "bundle"
-INCOMING, OLD = MIRROR.with_name(".champion.writing"), MIRROR.with_name(".champion.old")
+INCOMING, OLD, LOCK = (MIRROR.with_name(f".champion.{name}") for name in ("writing", "old", "lock"))
+PROFILE = "profile.json"
 
 
 def refresh_mirror(report: Callable[[str], None]) -> dict[str, Any]:
-    """Bring the mirror up to date with the ledger and return its status.
+    """Bring mirror and alias up to date with the ledger and return the mirror's status; `report` is told of an alias that had drifted.
 
     Where the ledger or the registry is out of reach, the mirror that stands is kept and `report` says so.
     """
     try:
-        return _refresh(load(Registry))
+        params = load(Registry)
+        MIRROR.parent.mkdir(exist_ok=True)
+        with FileLock(LOCK):
+            ledger = Ledger(params.ledger_uri)
+            reign = ledger.reign(params.model)
+            status = _refresh(params, ledger, reign)
     except ExpostError as error:
         kept = _standing().get("state", "unsynced")
         report(f"The champion's mirror is kept as it is ({kept}): {error}")
         return _standing()
+    try:
+        drift = alias_drift(params, reign)
+        if drift and reign.version is not None:
+            registry.crown(params.model, params.tracking_uri, reign.version)
+            drift += " It was set back."
+    except UnreachableError as error:
+        drift = f"Nobody knows where the alias champion points: {error}"
+    if drift:
+        report(drift)
+    return status
 
 
-def _refresh(params: Registry) -> dict[str, Any]:
-    reign = Ledger(params.ledger_uri).reign(params.model)
-    wanted = _status(reign)
-    if _standing() == wanted and (reign.version is None or _is_whole(reign)):
-        return wanted
+def alias_drift(params: Registry, reign: Reign) -> str | None:
+    """A sentence where the alias `champion` points elsewhere than the ledger says; raises UnreachableError."""
+    pointed = registry.crowned(params.model, params.tracking_uri)
+    if pointed == reign.version:
+        return None
+    found = "is not set" if pointed is None else f"points to version {pointed}"
+    truth = "no version reigns" if reign.version is None else f"version {reign.version} reigns"
+    return f"The alias champion {found}, but the ledger says that {truth}: someone moved it, or a run ended before it could set it."
+
+
+def _refresh(params: Registry, ledger: Ledger, reign: Reign) -> dict[str, Any]:
+    """Build the mirror as it should be beside the one that stands, of whose bundles those that are right are kept, and swap them."""
     shutil.rmtree(INCOMING, ignore_errors=True)
+    INCOMING.mkdir(parents=True)
+    first = _first(params, ledger, reign)
+    wanted = {**_entry(reign.version, reign.digests), "state": "none" if reign.version is None else "champion", "epoch": reign.epoch}
+    wanted["first"] = first
     if reign.version is not None:
-        # the alias is a projection of the ledger; a mirror that lags is the trace of a run that ended before it set the alias
-        registry.crown(params.model, params.tracking_uri, reign.version)
-        registry.fetch_bundle(params.model, params.tracking_uri, reign.version, INCOMING / "bundle", reign.digests["bundle_sha256"])
-    _replace(wanted)
+        kept = _bring(params, wanted, "bundle")
+        _bring_profile(params, reign.version, kept=kept)
+        if first is not None:
+            _bring(params, first, "first")
+    _write_notes(ledger, params.model)
+    store.write_json(INCOMING / STATUS.name, wanted)
+    if _differ(INCOMING, MIRROR):
+        _replace()
+    else:
+        shutil.rmtree(INCOMING)
     return wanted
 
 
-def _status(reign: Reign) -> dict[str, Any]:
-    state = "none" if reign.version is None else "champion"
-    return {"state": state, "version": reign.version, "epoch": reign.epoch, **{name: reign.digests.get(name) for name in DIGESTS}}
+def _entry(version: int | None, digests: dict[str, str]) -> dict[str, Any]:
+    return {"version": version, **{name: digests.get(name) for name in DIGESTS}}
+
+
+def _first(params: Registry, ledger: Ledger, reign: Reign) -> dict[str, Any] | None:
+    """The version that absolute floors are measured from, where that is another than the champion."""
+    row = reigns.anchor(ledger.history(params.model))
+    if row is None or row["to_version"] == reign.version:
+        return None
+    digests = row["digests"]
+    if not digests:  # a ledger of an earlier schema did not note them
+        tags = next((one for one in registry.versions(params.model, params.tracking_uri) if one["version"] == row["to_version"]), {})
+        digests = {name: str(tags.get(name)) for name in DIGESTS}
+    return _entry(row["to_version"], digests)
+
+
+def _bring(params: Registry, entry: dict[str, Any], name: str) -> bool:
+    """Put the bundle of `entry` into the new mirror; returns whether the one that stands could be taken."""
+    from pipelines.bundle import Bundle
+
+    for standing in (MIRROR / "bundle", MIRROR / "first"):
+        try:
+            if standing.is_dir() and Bundle.load(standing).manifest["bundle_sha256"] == entry["bundle_sha256"]:
+                shutil.copytree(standing, INCOMING / name, symlinks=True)
+                return True
+        except ExpostError:  # damaged: it is fetched again
+            continue
+    registry.fetch_bundle(params.model, params.tracking_uri, entry["version"], INCOMING / name, entry["bundle_sha256"])
+    return False
+
+
+def _bring_profile(params: Registry, version: int, *, kept: bool) -> None:
+    """The profile of the data that the champion was evaluated on, where it was logged; fetched with its bundle only."""
+    if kept and _standing().get("version") == version:
+        if (MIRROR / PROFILE).is_file():
+            shutil.copy2(MIRROR / PROFILE, INCOMING / PROFILE)
+        return
+    try:
+        content = registry.artifact(params.model, params.tracking_uri, version, f"evaluate/{PROFILE}")
+    except UnreachableError:
+        raise
+    except ExpostError:  # it has none
+        return
+    (INCOMING / PROFILE).write_bytes(content)
+
+
+def _write_notes(ledger: Ledger, model: str) -> None:
+    """Looks, evaluations and lessons, each left out where there is none."""
+    import numpy as np
+
+    hashes, counts = ledger.look_counts(model)
+    if len(hashes):
+        looks = np.empty(len(hashes), dtype=[("row_hash", np.uint64), ("count", np.int32)])
+        looks["row_hash"], looks["count"] = hashes, counts
+        np.save(INCOMING / "looks.npy", looks)
+    lessons = [lesson for lesson in ledger.lessons(model) if lesson["retired"] is None]
+    kept = [{name: value for name, value in lesson.items() if name not in ("retired", "at")} for lesson in lessons]
+    for name, listed in (("evaluations.json", ledger.evaluations(model)), ("lessons.json", kept)):
+        if listed:
+            store.write_json(INCOMING / name, listed)
 
 
 def _standing() -> dict[str, Any]:
@@ -60,18 +153,14 @@ def _standing() -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def _is_whole(reign: Reign) -> bool:
-    from pipelines.bundle import Bundle
-
-    try:
-        return bool(Bundle.load(BUNDLE).manifest["bundle_sha256"] == reign.digests["bundle_sha256"])
-    except ExpostError:
-        return False
+def _differ(one: Path, other: Path) -> bool:
+    """Whether two mirrors differ in a name or a byte."""
+    names = [sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) for folder in (one, other)]
+    return names[0] != names[1] or not all(filecmp.cmp(one / name, other / name, shallow=False) for name in names[0])
 
 
-def _replace(status: dict[str, Any]) -> None:
+def _replace() -> None:
     """Swap the whole folder; a kill in between leaves no mirror, which reads as "unsynced", never a wrong champion."""
-    store.write_json(INCOMING / "status.json", status)
     shutil.rmtree(OLD, ignore_errors=True)
     if MIRROR.exists():
         MIRROR.rename(OLD)

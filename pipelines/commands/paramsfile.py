@@ -92,6 +92,8 @@ _COMMENTS = {
     "registry.model": "name of the registered model",
     "registry.tracking_uri": "MLflow's store; MLFLOW_TRACKING_URI wins",
     "registry.ledger_uri": "store of who reigns",
+    "registry.approval": "auto: a PASS is promoted by itself; manual: it waits for `expost promote`",
+    "registry.expires_after": "days after its registration that a verdict may still promote",
 }
 
 

@@ -7,21 +7,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines import registry, store
-from pipelines.commands.mirror import refresh_mirror
+from pipelines import registry, reigns, store
+from pipelines.commands.promotion import LESSONS, VERDICT, carried_out, workspace_claim
 from pipelines.errors import must
-from pipelines.ledger import DIGESTS, Ledger
+from pipelines.ledger import Ledger
 from pipelines.params import load
 from pipelines.params.registry import Registry
 
-VERDICT = store.stage_path("gate", "verdict.json")
 ROWS = store.stage_path("evaluate", "rows.parquet")
 BUNDLE = store.stage_path("package", "bundle")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a retraining ended; `version` and `url` are None where nothing was registered, `looks` counts looks at these holdout rows."""
+    """How a retraining ended; `version` and `url` are None where nothing was registered, `looks` counts looks at these holdout rows.
+
+    `waiting`: the gate passed the version, and a person decides whether it reigns; the last of the reasons says why.
+    """
 
     verdict: str
     identical: bool
@@ -31,6 +33,7 @@ class Outcome:
     created: bool = False
     promoted: bool = False
     url: str | None = None
+    waiting: bool = False
 
     @property
     def blocked(self) -> bool:
@@ -60,7 +63,9 @@ def read_verdict() -> dict[str, Any]:
 def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     """Register and promote what the stages left in the workspace; may be repeated, the same result is published once.
 
-    A result identical to the champion is not registered. Raises UnreachableError where the registry or the ledger is out of reach.
+    A result identical to the champion is not registered. With `registry.approval: manual`, and for a version that was rejected or rolled
+    back from, a PASS waits for a person. Raises UnreachableError where the registry or the ledger is out of reach, OvertakenError where
+    another champion came to reign since the verdict.
     """
     params, verdict = load(Registry), read_verdict()
     judged = Outcome(str(verdict["verdict"]), bool(verdict.get("identical")), tuple(verdict.get("reasons") or ()))
@@ -69,23 +74,33 @@ def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     ledger = Ledger(params.ledger_uri)
     looks = ledger.count_look(params.model, store.sha256(store.need(ROWS)), _row_hashes())
     done = registry.register(params.model, params.tracking_uri, data_digest=data_digest, verdict=verdict, folder=BUNDLE)
+    ledger.note_registration(params.model, done.version, verdict, store.sha256(VERDICT))
     report(f"Registered version {done.version}." if done.created else f"This result is registered already, as version {done.version}.")
-    promoted = not judged.blocked
+    held = None if judged.blocked else _held(params, ledger, done.version)
+    promoted = not judged.blocked and held is None
     if promoted:
-        _promote(params, ledger, done.version, verdict)
-        refresh_mirror(report)
+        _promote(params, ledger, done.version, verdict, report)
         report(f"Version {done.version} is the champion now.")
-    return Outcome(judged.verdict, False, judged.reasons, looks, done.version, done.created, promoted, done.url)
+    reasons = (*judged.reasons, held) if held else judged.reasons
+    return Outcome(judged.verdict, False, reasons, looks, done.version, done.created, promoted, done.url, held is not None)
 
 
-def _promote(params: Registry, ledger: Ledger, version: int, verdict: dict[str, Any]) -> None:
-    from pipelines.bundle import Bundle
+def _held(params: Registry, ledger: Ledger, version: int) -> str | None:
+    """Why a version that passed is not promoted by itself; None where it is."""
+    refusal = reigns.refused(ledger.history(params.model)).get(version)
+    if refusal is not None:
+        deed = "rejected it" if refusal["kind"] == "reject" else "rolled back from it"
+        return f"Version {version} waits, since {refusal['who']} {deed} on {refusal['at'][:10]}: {refusal['why']}"
+    if params.approval == "manual":
+        return f"Version {version} waits for review, as registry.approval: manual asks."
+    return None
 
-    manifest = Bundle.load(BUNDLE).manifest
-    digests = {name: str(manifest[name]) for name in DIGESTS}
+
+def _promote(params: Registry, ledger: Ledger, version: int, verdict: dict[str, Any], report: Callable[[str], None]) -> None:
+    claim = workspace_claim(params, verdict, BUNDLE)
     why = " ".join(verdict.get("reasons") or ["The gate's verdict is PASS."])
-    ledger.promote(params.model, version, verdict=verdict, digests=digests, verdict_sha256=store.sha256(VERDICT), why=why)
-    registry.crown(params.model, params.tracking_uri, version)
+    lessons = store.read_json(LESSONS)["lessons"] if LESSONS.exists() else []
+    carried_out(params, version, lambda: ledger.promote(params.model, version, claim=claim, why=why, lessons=lessons), report)
 
 
 def _row_hashes() -> list[int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines import registry
-from pipelines.commands.publish import VERDICT, read_verdict
+from pipelines.commands.promotion import VERDICT
+from pipelines.commands.publish import read_verdict
 from pipelines.ledger import Ledger
 from pipelines.params import load
 from pipelines.params.registry import Registry

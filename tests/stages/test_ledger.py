@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from pipelines.admission import Claim
 from pipelines.errors import ExpostError
 from pipelines.ledger import Ledger, UnreachableError
 
@@ -33,7 +34,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def promote(ledger: Ledger, version: int, given: dict[str, Any], of: str) -> Any:
-    return ledger.promote(MODEL, version, verdict=given, digests=digests(of), verdict_sha256=V, why="it passed", who="tester")
+    return ledger.promote(MODEL, version, claim=Claim(digests(of), given, V), why="it passed", who="tester")
 
 
 def test_a_first_champion_and_its_successor(ledger: Ledger) -> None:
@@ -82,6 +83,7 @@ def test_a_verdict_of_an_earlier_epoch_is_refused(ledger: Ledger) -> None:
 RACE = """
 import json, sys
 from pipelines.errors import ExpostError
+from pipelines.admission import Claim
 from pipelines.ledger import Ledger
 sys.path.insert(0, sys.argv[3])
 from tests.stages.test_ledger import MODEL, V, digests
@@ -91,8 +93,8 @@ for attempt in range(15):
     reign = ledger.reign(MODEL)
     state = {"state": "champion" if reign.version else "none", "epoch": reign.epoch, **reign.digests}
     try:
-        ledger.promote(MODEL, me * 100 + attempt + 1, verdict={"verdict": "PASS", "challenger": digests(f"{me}-{attempt}"), "champion": state},
-                       digests=digests(f"{me}-{attempt}"), verdict_sha256=V, why="race")
+        given = {"verdict": "PASS", "challenger": digests(f"{me}-{attempt}"), "champion": state}
+        ledger.promote(MODEL, me * 100 + attempt + 1, claim=Claim(digests(f"{me}-{attempt}"), given, V), why="race")
         wins += 1
     except ExpostError as error:
         assert "must follow the champion" in str(error), error
@@ -136,7 +138,9 @@ def test_many_rows_are_counted(ledger: Ledger) -> None:
 def test_history_cannot_hold_two_winners_of_one_epoch(ledger: Ledger, tmp_path: Path) -> None:
     promote(ledger, 1, verdict("a"), "a")
     with sa.create_engine(f"sqlite:///{tmp_path}/ledger.db").begin() as connection, pytest.raises(sa.exc.IntegrityError):
-        connection.execute(sa.text("INSERT INTO history SELECT 99, model, epoch, who, at, NULL, 2, verdict_sha256, why FROM history"))
+        connection.execute(
+            sa.text("INSERT INTO history SELECT 99, model, epoch, who, at, NULL, 2, verdict_sha256, why, kind, digests FROM history")
+        )
 
 
 def test_a_ledger_out_of_reach_is_one_message(tmp_path: Path) -> None:
