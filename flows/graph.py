@@ -79,8 +79,10 @@ def changed_stages() -> dict[str, list[Any]]:
     return {name: reasons for name, reasons in status.items() if not name.endswith(".dvc")}
 
 
-def refuse_stale_before(first: str) -> None:
-    """Raise ExpostError, naming the stage and why, where a stage whose outs `first` reads, directly or through others, is not up to date."""
+def refuse_stale_before(first: str, but: tuple[str, ...] = ()) -> None:
+    """Raise ExpostError, naming the stage and why, where a stage whose outs `first` reads, directly or through others, is not up to date;
+    stages of `but` may be otherwise.
+    """
     stages, changed = {stage.name: stage for stage in stage_graph()}, changed_stages()
     above: set[str] = set()
     todo = [first]
@@ -88,7 +90,7 @@ def refuse_stale_before(first: str) -> None:
         found = set(stages[todo.pop()].upstream) - above
         above |= found
         todo += found
-    stale = next((name for name in stages if name in above and name in changed), None)
+    stale = next((name for name in stages if name in above and name in changed and name not in but), None)
     if stale is not None:
         remedy = "Run `expost retrain`: it brings every stage up to date."
         raise must(

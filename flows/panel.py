@@ -106,6 +106,8 @@ def _version(outcome: Outcome, read: dict[str, Any]) -> Section:
     champion = read.get("champion") or {}
     if outcome.identical:
         return Section("Version", lines=(f"Nothing was registered; version {champion.get('version')} stays champion.",))
+    if outcome.version is None:
+        return Section("Version", lines=("Nothing was registered or promoted: this was a dry run.",))
     aliases = "challenger, champion" if outcome.promoted else "challenger"
     known = "" if outcome.created else ", registered before"
     stays = f"The champion stays version {champion['version']}." if champion.get("version") else "No champion reigns."
@@ -120,6 +122,13 @@ def _next(outcome: Outcome) -> Section:
         commands = [("expost status", "who reigns, and why")]
         if outcome.verdict == "INSUFFICIENT_DATA" and outcome.version is not None:
             commands.append((f"{score} --version {outcome.version}", "score with this version"))
+    if outcome.waiting:
+        who = "--by NAME --why TEXT"
+        commands = [
+            (f"expost review {outcome.version}", "what speaks for it and against it"),
+            (f"expost promote {outcome.version} {who}", "let it reign"),
+            (f"expost reject {outcome.version} {who}", "or not"),
+        ]
     commands.append(("make ui", "runs, plots, model card"))
     width = max(len(command) for command, _ in commands) + 3
     return Section("Next", lines=tuple(f"{command:<{width}}{said}" for command, said in commands))

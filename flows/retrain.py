@@ -21,12 +21,12 @@ from flows import graph, panel
 from flows.process import run_dvc, run_stage
 from flows.workspace import Processes, check_workspace, exclusive
 from pipelines.commands.check import check_params
-from pipelines.commands.publish import Outcome, publish
+from pipelines.commands.publish import Outcome, look, publish
 from pipelines.commands.retune import replaced
 from pipelines.errors import ExpostError
-from pipelines.ledger import UnreachableError
+from pipelines.ledger import OvertakenError, UnreachableError
 
-BLOCKED = "Blocked"
+BLOCKED, WAITING = "Blocked", "Waiting for review"
 
 
 class _OwnMessageOnly(logging.Filter):
@@ -48,7 +48,9 @@ def _run_name() -> str:
 
 @flow(name="retrain", flow_run_name=_run_name, log_prints=True)
 def retrain() -> State[Any]:
-    """Bring the workspace up to date and publish the result; ends Completed, Completed as "Blocked", or Failed with one message."""
+    """Bring the workspace up to date and publish the result; ends Completed, Completed as "Blocked" or as "Waiting for review", or
+    Failed with one message.
+    """
     return _ended(_retrain)
 
 
@@ -56,6 +58,12 @@ def retrain() -> State[Any]:
 def retune(utility: dict[str, Any] | None = None) -> State[Any]:
     """Decide anew on the same weights, and publish; with `utility`, the section of params.yaml is replaced by it first. Ends as `retrain`."""
     return _ended(lambda: _retune(utility))
+
+
+@flow(name="gate", flow_run_name=_run_name, log_prints=True)
+def judge(dry_run: bool = False) -> State[Any]:
+    """Judge what stands against the champion that reigns now, and publish unless `dry_run`. Ends as `retrain`."""
+    return _ended(lambda: _judge(dry_run))
 
 
 def _ended(work: Callable[[], Outcome]) -> State[Any]:
@@ -70,6 +78,8 @@ def _ended(work: Callable[[], Outcome]) -> State[Any]:
         return Failed(message=str(error))
     if outcome.blocked:
         return Completed(name=BLOCKED, message=f"The gate's verdict is {outcome.verdict}.", data=outcome.as_json())
+    if outcome.waiting:
+        return Completed(name=WAITING, message=outcome.reasons[-1], data=outcome.as_json())
     return Completed(message="Identical to the champion." if outcome.identical else f"Version {outcome.version}.", data=outcome.as_json())
 
 
@@ -97,6 +107,17 @@ def _retune(utility: dict[str, Any] | None) -> Outcome:
             run_dvc("checkout", "--quiet", *missing)
         raise
     return _published(str(graph.data_digest()))
+
+
+def _judge(dry_run: bool) -> Outcome:
+    """Only the champion and what is judged of it may have changed; everything before stays, or the run is refused."""
+    check_params()
+    check_workspace()
+    _pull_missing()
+    graph.refuse_stale_before("evaluate", but=("champion",))
+    _mirror()
+    _run_and_tell()
+    return look(get_run_logger().info) if dry_run else _published(str(graph.data_digest()))
 
 
 def _run_and_tell() -> None:
@@ -204,8 +225,14 @@ def _register(digest: str) -> dict[str, Any]:
 
 
 def _published(digest: str) -> Outcome:
-    """Register, promote, push and show."""
-    outcome = Outcome.from_json(_result_of(_register, digest))
+    """Register, promote, push and show; where another champion came to reign meanwhile, judge once more against that one."""
+    try:
+        outcome = Outcome.from_json(_result_of(_register, digest))
+    except OvertakenError as error:
+        get_run_logger().warning("%s Another run was faster: judging once more, against the champion that reigns now.", error)
+        _mirror()
+        _run_and_tell()
+        outcome = Outcome.from_json(_result_of(_register, digest))
     if graph.has_remote():
         _result_of(_upload)
     create_markdown_artifact(key="retrain-panel", markdown=panel.markdown(outcome, digest), description="What this run found")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from pipelines import store
 from pipelines.errors import ExpostError, must
 
 MIRROR = Path("mlflow/champion")
-UNKNOWN = ("version", "epoch", "bundle_sha256", "weights_sha256", "policy_sha256")
+UNKNOWN = ("version", "epoch", "bundle_sha256", "weights_sha256", "policy_sha256", "first")
+#: What may stand beside the status and the bundles: looks and evaluations counted so far, lessons of earlier champions, the champion's data.
+NOTES = ("looks.npy", "evaluations.json", "lessons.json", "profile.json")
 #: "unsynced": never mirrored, so nothing is known; "none": the ledger was asked and no champion reigns; "champion": one reigns.
 STATES = ("unsynced", "none", "champion")
 REMEDY = f"Delete {MIRROR} and run `expost retrain`, which mirrors the champion again."
@@ -45,17 +48,47 @@ def check_bundle(folder: Path, status: dict[str, Any]) -> None:
         raise must(f"{folder} must have the digest in status.json", f"{found[:12]} instead of {named[:12]}", REMEDY)
 
 
-def main() -> None:
-    """Write data/champion/status.json and, where a champion reigns, data/champion/bundle."""
+def copy_bundle(name: str, out: Path, entry: dict[str, Any]) -> None:
+    """Copy a bundle of the mirror into `out` and check the copy, so that a mirror that changes meanwhile cannot slip through."""
+    try:
+        shutil.copytree(MIRROR / name, out / name, symlinks=True)
+    except OSError as error:
+        raise ExpostError(f"{MIRROR / name} must be readable, however: {error}. {REMEDY}") from error
+    check_bundle(out / name, entry)
+
+
+def copy_note(name: str, out: Path) -> None:
+    """Copy a file of the mirror into `out`, where there is one."""
+    source = MIRROR / name
+    if source.is_symlink() or (source.exists() and not source.is_file()):
+        raise must(f"{source} must be a plain file", "it is none", REMEDY)
+    if source.exists():
+        shutil.copyfile(source, out / name)
+
+
+def copy_mirror(out: Path) -> None:
+    """Write the mirror's status and notes into `out`, and the bundles that the status names."""
     status = read_status(MIRROR)
-    with store.stage_folder("champion") as out:
-        store.write_json(out / "status.json", status)
-        if status["state"] == "champion":
-            try:
-                shutil.copytree(MIRROR / "bundle", out / "bundle", symlinks=True)
-            except OSError as error:
-                raise ExpostError(f"{MIRROR}/bundle must be readable, however: {error}. {REMEDY}") from error
-            check_bundle(out / "bundle", status)  # the copy is checked, so a mirror that changes meanwhile cannot slip through
+    store.write_json(out / "status.json", status)
+    if status["state"] == "champion":
+        copy_bundle("bundle", out, status)
+    if status.get("first") is not None:
+        copy_bundle("first", out, status["first"])
+    for name in NOTES:
+        copy_note(name, out)
+
+
+def main() -> None:
+    """Write data/champion: status.json, bundle/ where a champion reigns, first/ where its floor is another, and the notes."""
+    for last in (False, False, True):
+        try:
+            with store.stage_folder("champion") as out:
+                copy_mirror(out)
+            return
+        except (ExpostError, OSError):  # a promotion or rollback may be putting another mirror in its place at this moment
+            if last:
+                raise
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -113,26 +113,37 @@ class Ledger:
         `override` admits another verdict, and a version that was rejected; the row says so. Asked twice, it is done once. Raises
         OvertakenError where another champion reigns by now, ExpostError where the claim does not hold.
         """
-        judged = admitted(claim)
         with self._writing() as connection:
             before = _locked(connection, model)
-            rows = _deeds(connection, model)
-            if _is_done(before, rows, version, claim, judged[0]):
+            kind = self._examined(connection, before, version, claim, why, override=override)
+            if kind is None:
                 return before
-            if before.epoch != judged[0] or (judged[1] and judged[1] != before.digests.get("bundle_sha256")):
-                raise overtaken(before.epoch, judged[0])
-            known = _registered_at(connection, model, version, claim.verdict_sha256)
-            if too_old := expired(claim, known, self._clock()):
-                raise too_old
-            doubt = against(claim.verdict, reigns.refused(rows).get(version))
-            if doubt and not override:
-                raise doubt
-            if doubt:
-                _need_reason("an override", why)
-            row = {"kind": "override" if doubt else "promote", "who": who, "why": why, "verdict_sha256": claim.verdict_sha256}
+            row = {"kind": kind, "who": who, "why": why, "verdict_sha256": claim.verdict_sha256}
             reign = self._swap(connection, before, version, claim.digests, row)
             _teach(connection, model, version, lessons, self._now())
         return reign
+
+    def examine(self, model: str, version: int, *, claim: Claim, why: str, override: bool = False) -> None:
+        """Raise what `promote` would raise now, and change nothing: what takes longer need not be begun."""
+        with self._reading() as connection:
+            self._examined(connection, _reign(connection, model), version, claim, why, override=override)
+
+    def _examined(self, connection: sa.Connection, before: Reign, version: int, claim: Claim, why: str, *, override: bool) -> str | None:
+        """The kind of promotion that the claim allows, None where this very one has been done; raises ExpostError."""
+        epoch, bundle = admitted(claim)
+        rows = _deeds(connection, before.model)
+        if _is_done(before, rows, version, claim, epoch):
+            return None
+        if before.epoch != epoch or (bundle and bundle != before.digests.get("bundle_sha256")):
+            raise overtaken(before.epoch, epoch)
+        if too_old := expired(claim, _registered_at(connection, before.model, version, claim.verdict_sha256), self._clock()):
+            raise too_old
+        doubt = against(claim.verdict, reigns.refused(rows).get(version))
+        if doubt and not override:
+            raise doubt
+        if doubt:
+            _need_reason("an override", why)
+        return "override" if doubt else "promote"
 
     def _swap(self, connection: sa.Connection, before: Reign, version: int, digests: Mapping[str, str], row: Mapping[str, Any]) -> Reign:
         """The compare-and-swap on the epoch with its row of history."""

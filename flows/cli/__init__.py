@@ -11,12 +11,16 @@ import typer
 
 from pipelines.store import one_message
 
-COMMANDS = ("init", "retrain", "retune", "whatif", "predict", "status", "schedule", "expectations", "check", "sync", "ui")
+COMMANDS = (
+    *("init", "retrain", "retune", "gate", "whatif", "predict"),
+    *("status", "review", "promote", "reject", "rollback", "history", "explain"),
+    *("schedule", "expectations", "check", "sync", "ui"),
+)
 
 app = typer.Typer(
     name="expost",
     help="Retrain classifiers whose errors cost unequally: learn first with a symmetric loss, decide afterwards with the costs.",
-    epilog="Exit codes: 0 done, or identical to the champion; 1 bad data, bad configuration or a failed stage; 2 usage; 3 the gate blocked.",
+    epilog="Exit codes: 0 done, identical to the champion, or passed and waiting for review; 1 bad data, bad configuration or a failed stage; 2 usage; 3 the gate blocked.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -15,8 +15,10 @@ def add(app: typer.Typer) -> None:
 
 
 @interruptible
-def status(as_json: bool = typer.Option(False, "--json", help="Print JSON: model, champion, challenger, last_verdict.")) -> None:
-    """Show which version reigns, which one challenges, and the last verdict."""
+def status(
+    as_json: bool = typer.Option(False, "--json", help="Print JSON: model, epoch, champion, challenger, last_verdict, waiting, drift."),
+) -> None:
+    """Show which version reigns, which one challenges, the last verdict, and what waits for a person."""
     from pipelines.commands.status import status as read
 
     found = read()
@@ -44,3 +46,7 @@ def _show(found: dict[str, Any]) -> None:
     console.print(f"last verdict: {last['verdict']}" if last else "last verdict: none yet")
     for reason in last["reasons"] if last else []:
         console.print(f"  {reason}")
+    for version in found["waiting"]:
+        console.print(f"version {version} waits for review: expost review {version}")
+    if found["drift"]:
+        typer.echo(f"warning: {found['drift']} The next `expost retrain` or `expost sync` sets it back.", err=True)

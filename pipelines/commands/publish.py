@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     if judged.identical:
         return judged
     ledger = Ledger(params.ledger_uri)
-    looks = ledger.count_look(params.model, store.sha256(store.need(ROWS)), _row_hashes())
+    looks = _count_look(params, ledger)
     done = registry.register(params.model, params.tracking_uri, data_digest=data_digest, verdict=verdict, folder=BUNDLE)
     ledger.note_registration(params.model, done.version, verdict, store.sha256(VERDICT))
     report(f"Registered version {done.version}." if done.created else f"This result is registered already, as version {done.version}.")
@@ -83,6 +83,18 @@ def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
         report(f"Version {done.version} is the champion now.")
     reasons = (*judged.reasons, held) if held else judged.reasons
     return Outcome(judged.verdict, False, reasons, looks, done.version, done.created, promoted, done.url, held is not None)
+
+
+def look(report: Callable[[str], None]) -> Outcome:
+    """Count the look at the holdout that the verdict was, and publish nothing."""
+    params, verdict = load(Registry), read_verdict()
+    judged = Outcome(str(verdict["verdict"]), bool(verdict.get("identical")), tuple(verdict.get("reasons") or ()))
+    report("Dry run: nothing is registered or promoted.")
+    return judged if judged.identical else replace(judged, looks=_count_look(params, Ledger(params.ledger_uri)))
+
+
+def _count_look(params: Registry, ledger: Ledger) -> int:
+    return ledger.count_look(params.model, store.sha256(store.need(ROWS)), _row_hashes())
 
 
 def _held(params: Registry, ledger: Ledger, version: int) -> str | None:

@@ -208,6 +208,9 @@ def test_a_damaged_mirror_is_fetched_again(ready: Path) -> None:
 def test_status_names_champion_challenger_and_verdict(ready: Path) -> None:
     assert status.status() == {
         "model": MODEL,
+        "epoch": 0,
+        "waiting": [],
+        "drift": None,
         "champion": None,
         "challenger": None,
         "last_verdict": {"verdict": "PASS", "identical": False, "reasons": ["It was judged PASS."]},
