@@ -5,19 +5,18 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
-import json
-import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store, tables, utilities
+from pipelines import bundleform, store, tables, utilities
 from pipelines.core import calibration, encode, policy
 from pipelines.core.utility import expected_utility
 from pipelines.errors import ExpostError, must
@@ -34,9 +33,13 @@ MANIFEST = "manifest.json"
 WEIGHTS = ("model.onnx", "preprocessing.json")
 POLICY = ("calibrator.json", "policy.json")
 FILES = (*WEIGHTS, *POLICY, "schema.json")
-#: Largest size in bytes that is read: a network, or anything else.
-LARGEST = {"model.onnx": 1 << 30}
-LARGEST_JSON = 1 << 26
+#: Largest size in bytes of each file: what is larger is not read. Python's form of JSON may take twenty times as much.
+LARGEST = {
+    "model.onnx": 1 << 28,
+    "preprocessing.json": 1 << 26,
+    "manifest.json": 1 << 16,
+    **dict.fromkeys((*POLICY, "schema.json"), 1 << 24),
+}
 VALUES = "Mend the values, or leave them empty: the model reads the column as it was declared when it was trained."
 REMEDY = "Do not use this bundle; package it again with `dvc repro package`, or fetch it again."
 
@@ -86,17 +89,6 @@ def write_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _read(path: Path) -> bytes:
-    """Bytes of a plain file of bounded size; links and special files are refused."""
-    info = path.lstat()
-    if not stat.S_ISREG(info.st_mode):
-        raise must(f"{path} must be a plain file", "it is a link or something else", REMEDY)
-    largest = LARGEST.get(path.name, LARGEST_JSON)
-    if info.st_size > largest:
-        raise must(f"{path} must hold at most {largest} bytes", f"it holds {info.st_size}", REMEDY)
-    return path.read_bytes()
-
-
 def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Manifest and contents of exactly the listed files; what is checked here is what is used, nothing is read twice."""
     if not folder.is_dir():
@@ -105,14 +97,14 @@ def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
             "there is none",
             "Train and promote a model with `expost retrain`, or name another version.",
         )
-    present, expected = {path.name for path in folder.iterdir()}, {*FILES, MANIFEST}
+    expected = {*FILES, MANIFEST}
+    present = {path.name for path in islice(folder.iterdir(), 2 * len(expected))}
     if present != expected:
-        wrong = ", ".join(
-            [*(f"{name} is missing" for name in sorted(expected - present)), *(f"{name} is extra" for name in sorted(present - expected))]
-        )
+        extra = [name if name.isprintable() else ascii(name) for name in sorted(present - expected)]
+        wrong = ", ".join([*(f"{name} is missing" for name in sorted(expected - present)), *(f"{name[:60]} is extra" for name in extra)])
         raise must(f"{folder} must hold exactly the files of a bundle", wrong, REMEDY)
-    contents = {name: _read(folder / name) for name in FILES}
-    manifest = _json(_read(folder / MANIFEST), folder / MANIFEST)
+    manifest = _json(store.plain_bytes(folder / MANIFEST, LARGEST[MANIFEST], REMEDY), folder / MANIFEST)
+    contents = {name: store.plain_bytes(folder / name, LARGEST[name], REMEDY) for name in FILES}
     for name, content in contents.items():
         listed = manifest.get("files", {}).get(name) if isinstance(manifest.get("files"), dict) else None
         if listed != hashlib.sha256(content).hexdigest():
@@ -123,13 +115,7 @@ def _verified(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def _json(content: bytes, path: Path) -> dict[str, Any]:
-    def refuse(text: str) -> float:
-        raise ValueError(f"{text} is not a finite number")
-
-    try:
-        value = json.loads(content.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise must(f"{path} must be JSON", str(error) or "it is nested too deep", REMEDY) from error
+    value = store.parse_json(content, path, REMEDY)
     if not isinstance(value, dict):
         raise must(f"{path} must hold a JSON object", f"it holds a {type(value).__name__}", REMEDY)
     return value
@@ -139,9 +125,12 @@ class Bundle:
     """A verified bundle: `encode` a table, `score` it, `probabilities` from logits, `actions` from probabilities."""
 
     def __init__(self, manifest: dict[str, Any], contents: dict[str, bytes], folder: Path) -> None:
+        parts = {name: _json(contents[name], folder / name) for name in bundleform.FORMS}
+        if (found := bundleform.trouble(parts)) is not None:
+            raise must(f"{folder / found[0]} must have the form that expost writes", found[1], REMEDY)
         self.manifest = manifest
         self.preprocessing, self.calibrator, self.policy, self.schema = (
-            _json(contents[name], folder / name) for name in ("preprocessing.json", "calibrator.json", "policy.json", "schema.json")
+            parts[name] for name in ("preprocessing.json", "calibrator.json", "policy.json", "schema.json")
         )
         self._model = contents["model.onnx"]
 
@@ -248,8 +237,14 @@ class Bundle:
 
     @cached_property
     def network(self) -> Network:
-        """The network, loaded at first use."""
-        return Network(self._model)
+        """The network, loaded at first use; raises ExpostError where its columns are not those of the other files."""
+        network = Network(self._model)
+        inputs = {"numbers": encode.number_count(self.preprocessing), "categories": len(self.preprocessing["categories"])}
+        wanted = {name: width for name, width in {**inputs, "logits": len(self.classes)}.items() if width}
+        found = {name: width for name, width in network.widths.items() if name != "embedding"}
+        if found != wanted:
+            raise must("model.onnx must have the columns that the bundle's other files say", f"{found} instead of {wanted}", REMEDY)
+        return network
 
     def encode(self, frame: pl.DataFrame, rows: pl.Series | None = None) -> Encoded:
         """Raw columns of `frame` to the network's inputs; other columns, the target among them, are not looked at.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines import networkfile
 from pipelines.errors import must
 
 BATCH = 256  #: rows whose inner values stay in a core's cache: 8192 take twice the time
-REMEDY = "Do not use this file; train again with `dvc repro train`, or fetch it again."
 
 
 def cores() -> int:
@@ -38,16 +40,15 @@ class Network:
     def __init__(self, model: bytes) -> None:
         import onnxruntime as ort
 
+        networkfile.check(model, BATCH)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        try:
+        with _readable("model.onnx must load in ONNX Runtime"):
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no other base
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            raise must("model.onnx must load in ONNX Runtime", str(error).splitlines()[0], REMEDY) from error
         self._inputs = [node.name for node in self._session.get_inputs()]
+        #: Number of columns of each input and output.
+        self.widths: dict[str, int] = {node.name: node.shape[1] for node in (*self._session.get_inputs(), *self._session.get_outputs())}
 
     def __call__(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, batch: int = BATCH, finite: bool = True) -> Scores:
         """Score (n, F) float32 and (n, C) int64; raises ExpostError on an output that is not finite, unless `finite` is off."""
@@ -71,12 +72,24 @@ class Network:
             return self._session.run(names, {name: arrays[name][start : start + batch] for name in self._inputs})
 
         starts = range(0, max(len(numbers), 1), batch)
-        if threads == 1 or len(starts) == 1:
-            parts = [run(start) for start in starts]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                parts = list(pool.map(run, starts))
+        with _readable("model.onnx must score the rows"):
+            if threads == 1 or len(starts) == 1:
+                parts = [run(start) for start in starts]
+            else:
+                with ThreadPoolExecutor(threads) as pool:
+                    parts = list(pool.map(run, starts))
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+@contextmanager
+def _readable(rule: str) -> Iterator[None]:
+    """Let what ONNX Runtime refuses be one ExpostError: its own exceptions share no other base than their module."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        raise must(rule, str(error).splitlines()[0][:300], networkfile.REMEDY) from error
 
 
 def _check(*outputs: NDArray[np.float32]) -> None:

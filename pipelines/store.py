@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -71,10 +72,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a finite number")
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN and infinities become null, so a reader sees them as missing."""
     with atomic_file(path) as temporary:
@@ -100,11 +97,65 @@ def _finite(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises ExpostError where the file is missing or is not JSON with finite numbers."""
+    """Read JSON; raises ExpostError where the file is missing or is not JSON as `parse_json` takes it."""
+    return parse_json(need(path).read_bytes(), path, "Restore the file, or delete it and run the stage that writes it again.")
+
+
+def parse_json(content: bytes, name: Path | str, remedy: str) -> Any:
+    """The value of JSON text; raises ExpostError naming `name` for other text, numbers that are not finite, and a key that occurs twice."""
     try:
-        return json.loads(need(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(
+            content.decode("utf-8"), parse_constant=_number, parse_float=_number, parse_int=_integer, object_pairs_hook=_object
+        )
+        if b"\\u" in content:
+            json.dumps(value, ensure_ascii=False).encode()  # half a character, which could not be printed
+    except RecursionError as error:
+        raise must(f"{name} must be JSON", "it is nested too deep", remedy) from error
     except ValueError as error:
-        raise must(f"{path} must be JSON", str(error), "Restore the file, or delete it and run the stage that writes it again.") from error
+        raise must(f"{name} must be JSON", str(error)[:300], remedy) from error
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return value
+
+
+def _integer(text: str) -> int:
+    _number(text)
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in seen if seen.count(key) > 1)[:40]!r} occurs twice")
+    return value
+
+
+def plain_bytes(path: Path, largest: int, remedy: str) -> bytes:
+    """Bytes of a plain file of at most `largest` bytes; raises ExpostError for links, pipes and devices, without ever waiting for one.
+
+    What was looked at is what is read: a file that is replaced meanwhile is not, one that grows is refused.
+    """
+    wrong = must(f"{path} must be a plain file", "it is a link or something else", remedy)
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # a device is not even opened
+            raise wrong
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise must(f"{path} must be a plain file", error.strerror or str(error), remedy) from error
+    with os.fdopen(opened, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise wrong
+        held = os.fstat(opened).st_size
+        content = b"" if held > largest else stream.read(largest + 1)
+    if max(held, len(content)) > largest:
+        raise must(f"{path} must hold at most {largest} bytes", f"it holds {max(held, len(content))}", remedy)
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -177,6 +177,8 @@ def test_a_champion_that_the_table_no_longer_fits_is_a_reason_not_a_crash(copy: 
     def other_schema(folder: Path) -> None:
         other_policy(folder)
         edit(folder / "schema.json", change)
+        if what == "classes":
+            edit(folder / "policy.json", change)
 
     crown(copy, copy / "data/package/bundle", other_schema)
     _, evaluation = run()

@@ -80,6 +80,7 @@ def test_the_example_of_a_models_input_has_the_costs_that_it_decides_with(copy: 
         schema["others"].append({**cost, "role": "cost"})
 
     edit(folder / "schema.json", paid)
+    edit(folder / "preprocessing.json", lambda value: value.update(numbers=[one for one in value["numbers"] if one["name"] != "heavy"]))
     write_manifest(folder)
     assert list(publication.example(folder)) == [name for name in before if name != "heavy"]
     redone(folder, matrix=[[0.0, -1.0], ["-heavy", 0.0]])

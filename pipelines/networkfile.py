@@ -1,0 +1,105 @@
+"""The ONNX file is looked at before ONNX Runtime sees it: known operators, no other file, no code, and memory that is known beforehand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pipelines.errors import ExpostError, must
+
+#: What the networks in network/ are exported to; another one must be added here with thought for what it may allocate or read.
+OPERATORS = (
+    *("Add", "Concat", "Cos", "Expand", "Gather", "LogSoftmax", "MatMul", "Mul", "ReduceLogSumExp", "ReduceMean", "Relu", "Reshape"),
+    *("Sin", "Sub", "Transpose", "Unsqueeze"),
+)
+INPUTS, OUTPUTS = {"numbers", "categories"}, {"logits", "embedding"}
+#: Most operators, and most numbers that all inner values together may hold for one batch: 4 GB of them.
+MOST_OPERATORS, MOST_NUMBERS = 10_000, 1 << 30
+REMEDY = "Do not use this file; train again with `dvc repro train`, or fetch it again."
+
+
+def check(content: bytes, batch: int) -> None:
+    """Raise ExpostError unless `content` is a network of known operators that holds all its weights and needs bounded memory for a batch."""
+    import onnx
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf is a library of onnx's, not of ours
+        if type(error).__name__ != "DecodeError":
+            raise
+        raise _refused("it is no ONNX file") from error
+    _check_graph(model)
+    for tensor in model.graph.initializer:
+        _check_weights(tensor)
+    _check_memory(model, batch)
+
+
+def _refused(got: str) -> ExpostError:
+    return must("model.onnx must load in ONNX Runtime as a network that expost exports", got, REMEDY)
+
+
+def _check_graph(model: Any) -> None:
+    from onnx import AttributeProto
+
+    graph = model.graph
+    if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
+        raise _refused("it holds functions, training or sparse weights")
+    if [item.domain for item in model.opset_import] != [""]:
+        raise _refused("it asks for operators beyond the standard ones")
+    if len(graph.node) > MOST_OPERATORS:
+        raise _refused(f"it has {len(graph.node)} operators, more than {MOST_OPERATORS}")
+    odd = sorted({f"{node.domain}:{node.op_type}"[:60] for node in graph.node if node.domain or node.op_type not in OPERATORS})
+    if odd:
+        raise _refused(f"it uses operators beyond those exported: {odd[:5]}")
+    plain = {AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.FLOATS, AttributeProto.INTS}
+    if any(attribute.type not in plain or attribute.ref_attr_name for node in graph.node for attribute in node.attribute):
+        raise _refused("an operator has an attribute that is no number")
+    inputs, outputs = [item.name for item in graph.input], [item.name for item in graph.output]
+    if not inputs or not set(inputs) <= INPUTS or len(set(inputs)) < len(inputs) or set(outputs) != OUTPUTS or len(outputs) != len(OUTPUTS):
+        raise _refused(f"its inputs and outputs are {inputs[:5]} and {outputs[:5]}")
+
+
+def _check_weights(tensor: Any) -> None:
+    """Weights stand in the file itself, all of them and no more."""
+    from onnx import TensorProto
+
+    width = {TensorProto.FLOAT: 4, TensorProto.INT64: 8}.get(tensor.data_type)
+    if tensor.data_location != TensorProto.DEFAULT or tensor.external_data:
+        raise _refused("its weights stand in another file")
+    if width is None or min(tensor.dims, default=1) < 0 or math.prod(tensor.dims) * width != len(tensor.raw_data):
+        raise _refused("weights have not the size that they say")
+
+
+def _check_memory(model: Any, batch: int) -> None:
+    """Every inner value has a known size for a batch of rows, whatever the file says of it; together they stay within bounds."""
+    from onnx import shape_inference
+
+    tried = type(model)()
+    tried.CopyFrom(model)
+    tried.graph.ClearField("value_info")
+    for value in (*tried.graph.input, *tried.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if value.type.WhichOneof("value") != "tensor_type" or len(dims) != 2:
+            raise _refused("an input or output is no table")
+        if value.name in INPUTS:
+            dims[0].dim_value = batch
+        else:
+            value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = shape_inference.infer_shapes(tried, check_type=True, strict_mode=True, data_prop=True).graph
+    except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise _refused(f"its sizes do not fit each other: {str(error)[:200]}") from error
+    sizes = {value.name: _size(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+    made = [sizes.get(name) for node in inferred.node for name in node.output]
+    known = [size for size in (*made, *(sizes[name] for name in INPUTS if name in sizes)) if size is not None]
+    if len(known) < len(made) + len(inferred.input):
+        raise _refused("it does not say how large an inner value is")
+    if sum(known) > MOST_NUMBERS:
+        raise _refused(f"its inner values would hold {sum(known):.3g} numbers, more than {MOST_NUMBERS}")
+
+
+def _size(value: Any) -> int | None:
+    dims = value.type.tensor_type.shape.dim
+    if not value.type.tensor_type.HasField("shape") or any(not dim.HasField("dim_value") or dim.dim_value < 0 for dim in dims):
+        return None
+    return math.prod(int(dim.dim_value) for dim in dims)
