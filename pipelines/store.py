@@ -152,9 +152,10 @@ def plain_bytes(path: Path, largest: int, remedy: str) -> bytes:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
             raise wrong
         held = os.fstat(opened).st_size
-        content = b"" if held > largest else stream.read(largest + 1)
-    if max(held, len(content)) > largest:
-        raise must(f"{path} must hold at most {largest} bytes", f"it holds {max(held, len(content))}", remedy)
+        content = b"" if held > largest else stream.read(held + 1)  # as much is set aside at once
+    if held > largest or len(content) != held:
+        got = f"it holds {held}" if held > largest else "it changed while it was read"
+        raise must(f"{path} must hold at most {largest} bytes", got, remedy)
     return content
 
 

@@ -86,7 +86,7 @@ def _zipped(content: bytes) -> bytes:
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, _zipped])
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
 def test_a_compressed_file_is_refused_and_never_unpacked(folder: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
-    bomb = pack((folder / name).read_bytes() + b" " * (1 << 26))
+    bomb = pack((folder / name).read_bytes() + b" " * (1 << 25))
     assert len(bomb) < 1 << 17
     (folder / name).write_bytes(bomb)
     if name != MANIFEST:
@@ -211,9 +211,8 @@ def test_a_file_that_grows_while_it_is_read_is_refused(folder: Path, monkeypatch
         found[6] = min(found[6], 10)
         return os.stat_result(found)
 
-    (folder / "manifest.json").write_bytes(b" " * (1 << 20))
     monkeypatch.setattr(os, "fstat", before_it_grew)
-    with pytest.raises(ExpostError, match="must hold at most"):
+    with pytest.raises(ExpostError, match="it changed while it was read"):
         use(folder)
 
 
