@@ -140,7 +140,7 @@ def calibration_error(
     rate = np.bincount(place, weights=weight * outcome) / mass
     gap = rate - np.bincount(place, weights=weight * forecast) / mass
     squared = float(debiased_square(gap, rate, mass.astype(np.float64), mass / squares))
-    median, high = np.quantile(_null_errors(forecast, weight, place, draws, seed), [0.5, 0.95])
+    median, high = np.quantile(null_errors(forecast, weight, place, draws, seed), [0.5, 0.95])
     error = float((np.abs(gap) * mass).sum() / mass.sum())
     return Calibration(error, float(median), float(high), signed_root(squared), mass.size, rows)
 
@@ -187,7 +187,7 @@ def _weighed(forecast: Floats, outcome: NDArray[np.bool_], weights: ArrayLike | 
     return forecast[kept], outcome[kept], heavy[kept]
 
 
-def _null_errors(forecast: Floats, weights: Floats, place: Ints, draws: int, seed: int) -> Floats:
+def null_errors(forecast: Floats, weights: Floats, place: Ints, draws: int, seed: int) -> Floats:
     """Plug-in errors `(draws,)` where outcomes are drawn from the forecasts; with many rows by the normal limit of the bins' sums."""
     rng, bins = np.random.default_rng(seed), int(place.max()) + 1
     if forecast.size * draws <= 5_000_000:

@@ -74,6 +74,65 @@ def check(probability: Any, labels: Any, groups: Any, *, weights: Any = None, co
     return Recalibration(slope, low, high, *intercept, p_value, _word(low, high, p_value, 1 - confidence, independent), clusters)
 
 
+@dataclass(frozen=True)
+class Outside:
+    """An estimate, the range that it should lie in, and the one-sided p-value of lying there; 1 where the estimate does."""
+
+    estimate: float
+    range: tuple[float, float]
+    p_value: float
+
+    @property
+    def distance(self) -> float:
+        """How far the estimate lies outside the range, 0 within."""
+        low, high = self.range
+        return max(low - self.estimate, self.estimate - high, 0.0)
+
+    @property
+    def edge(self) -> float | None:
+        """The end of the range beyond which the estimate lies, None within."""
+        low, high = self.range
+        return low if self.estimate < low else high if self.estimate > high else None
+
+
+def outside(
+    probability: Any, labels: Any, groups: Any, *, slope: tuple[float, float], intercept: tuple[float, float], weights: Any = None
+) -> dict[str, Outside]:
+    """Whether `slope` and, for two classes, `intercept` of `check` lie outside their ranges; nothing without rows.
+
+    The p-value is that of the likelihood ratio at the nearer end of the range, with the F quantiles and design effects of `check`.
+    """
+    rows = _rows(probability, labels, groups, weights)
+    if rows is None:
+        return {}
+    classes = len(rows.log_p)
+    independent = effective_size(np.bincount(rows.codes, weights=rows.weights))
+    left = max(independent - classes, 1.0)
+    forecast = _likelihood(rows, _unit(classes))[1]
+    least, at_one, p = _minimise(rows, _unit(classes), _biases(classes))
+    effects = _design_effects(rows, p, forecast)
+
+    def tested(estimate: float, given: tuple[float, float], best: float, effect: float, loss: Callable[[float], float]) -> Outside:
+        found = Outside(estimate, given, 1.0)
+        if found.edge is None:
+            return found
+        ratio = max(2 * (loss(found.edge) - best) / effect, 0.0)
+        return Outside(estimate, given, float(fdtrc(1, left, ratio)) / 2)
+
+    def at_slope(value: float) -> float:
+        return _minimise(rows, np.concatenate([[value], at_one[1:]]), _biases(classes))[0]
+
+    at, theta, _ = _minimise(rows, at_one, _biases(classes) | (np.arange(classes + 1) == 0))
+    made = {"slope": tested(float(np.clip(theta[0], 0.0, WIDEST)), slope, at, effects[0], at_slope)}
+    if classes == 2:
+
+        def at_intercept(value: float) -> float:
+            return _likelihood(rows, np.array([1.0, 0.0, value]))[0]
+
+        made["intercept"] = tested(float(at_one[2] - at_one[1]), intercept, least, effects[1], at_intercept)
+    return made
+
+
 def _word(low: float, high: float, shift_p_value: float, alpha: float, independent: float) -> str:
     if high < 1:
         return "over-confident"

@@ -1,0 +1,251 @@
+"""Criteria that block only where the challenger is significantly and materially worse: Holm over all of them bounds false blocks at alpha.
+
+Each finding brings the p-value of "it is not worse", what was measured, and whether the difference is large enough to matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.core import miscalibration
+from pipelines.core.bounds import mean_interval, p_value_above
+from pipelines.core.evidence import ERROR, FAIL, INSUFFICIENT, PASS, Constraint, Criterion, Evidence, Settings, Slice
+from pipelines.core.inferiority import TITLES, UNITS, bounds, on_rows, seen_reach, sureness, turned, usable
+
+Floats = NDArray[np.float64]
+
+GUARDS = ("log_loss", "brier", "v_information")
+#: Direction in which a guard is worse.
+WORSE = {"log_loss": 1.0, "brier": 1.0, "v_information": -1.0}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A criterion as it would pass, the p-value of not being worse, and whether it is `material`; `says` begins its reason."""
+
+    made: Criterion
+    p_value: float
+    material: bool
+    says: str
+    blocks: str
+    allows: str
+
+
+def judged(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
+    """All blocking criteria with their verdicts; what cannot be computed is an ERROR, or INSUFFICIENT_DATA for a benign reason."""
+    found = [*_floors(evidence, settings), *_scores(evidence, settings), *_calibration(evidence, settings)]
+    found += [*_slices(evidence, settings), *_flips(evidence, settings), *(_kept(item, settings.alpha) for item in evidence.constraints)]
+    findings = {number: item for number, item in enumerate(found) if isinstance(item, Finding)}
+    adjusted = holm({number: item.p_value for number, item in findings.items()})
+    return tuple(item if isinstance(item, Criterion) else _decided(item, adjusted[n], settings) for n, item in enumerate(found))
+
+
+def _decided(item: Finding, p_value: float, settings: Settings) -> Criterion:
+    blocked = item.material and p_value < settings.alpha
+    reason = f"{item.says}, Holm p = {p_value:.2g}): {item.blocks if blocked else item.allows}."
+    return replace(item.made, verdict=FAIL if blocked else PASS, p_value=p_value, reason=reason)
+
+
+def holm(p_values: Mapping[int, float]) -> dict[int, float]:
+    """Holm-adjusted p-values (Holm 1979): below alpha for any true null with probability at most alpha over all of them."""
+    adjusted, largest = {}, 0.0
+    for position, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
+        largest = max(largest, min(1.0, p_values[name] * (len(p_values) - position)))
+        adjusted[name] = largest
+    return adjusted
+
+
+def _p_value(worse: Floats, reach: float, evidence: Evidence) -> float:
+    return p_value_above(worse, 0.0, groups=evidence.groups, weights=evidence.weights, worst=-reach, best=reach)
+
+
+def _floors(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:
+    """Never below the best trivial policy, nor below the first champion by more than the margin: repeated small losses cannot drift."""
+    if evidence.champion is None:
+        return
+    yield _floor("floor_trivial", evidence.reference_utility, "the best trivial policy", 0.0, evidence, settings)
+    if evidence.first is not None or "floor_first" in evidence.unavailable:
+        yield _floor("floor_first", evidence.first, "the first champion", evidence.margin(settings.margin), evidence, settings)
+
+
+def _floor(name: str, floor: Floats | None, what: str, margin: float, evidence: Evidence, settings: Settings) -> Criterion | Finding:
+    ours = evidence.challenger.utility
+    refused = usable(name, evidence, ours, floor)
+    if refused is not None:
+        return refused
+    assert ours is not None and floor is not None
+    interval = bounds(ours - floor, evidence.reach, evidence, settings.alpha)
+    made = Criterion(name, PASS, "", interval.mean, interval.low, interval.high, interval.high, margin, interval.rows, unit=evidence.unit)
+    says = (
+        f"{on_rows(interval.rows, evidence.weights)} the challenger's utility per case differs from that of {what} by {interval.mean:+z.4g} "
+        f"{evidence.unit} (one-sided {sureness(settings.alpha)} bounds {interval.low:+z.4g} and {interval.high:+z.4g}"
+    )
+    p_value = _p_value(floor - ours, evidence.reach, evidence)
+    return Finding(made, p_value, interval.mean < -margin, says, f"surely below {what}", f"not surely below {what}")
+
+
+def _scores(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:
+    """Log loss, Brier score and V-information, paired with the champion's."""
+    champion = evidence.champion
+    if champion is None:
+        return
+    for name in GUARDS:
+        ours, theirs = getattr(evidence.challenger, name), getattr(champion, name)
+        refused = usable(name, evidence, ours, theirs)
+        yield refused if refused is not None else _score(name, WORSE[name] * (ours - theirs), evidence, settings)
+
+
+def _score(name: str, worse: Floats, evidence: Evidence, settings: Settings) -> Finding:
+    material, sign = settings.material[name], WORSE[name]
+    interval = bounds(worse, seen_reach(worse), evidence, settings.alpha)
+    estimate, low, high = turned(interval, sign)
+    made = Criterion(name, PASS, "", estimate, low, high, low if sign > 0 else high, material, interval.rows, unit=UNITS[name])
+    confirmed, note = (True, "") if name != "v_information" else _confirmed(evidence)
+    says = (
+        f"{on_rows(interval.rows, evidence.weights)} the challenger's {TITLES[name]} differs from the champion's by {estimate:+z.4g} "
+        f"{UNITS[name]} (one-sided {sureness(settings.alpha)} bounds {low:+z.4g} and {high:+z.4g}{note}, material from {material:g} on"
+    )
+    p_value = _p_value(worse, seen_reach(worse), evidence)
+    blocks, allows = "significantly and materially worse", "not both significantly and materially worse"
+    return Finding(made, p_value, interval.mean > material and confirmed, says, blocks, allows)
+
+
+def _confirmed(evidence: Evidence) -> tuple[bool, str]:
+    """Whether the kNN probe does not contradict the linear one, and what it says; where there is none the linear one stands alone."""
+    ours, theirs = evidence.challenger.knn, None if evidence.champion is None else evidence.champion.knn
+    if ours is None or theirs is None or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+        return True, ""
+    difference = float(np.average(ours - theirs, weights=evidence.weights))
+    return difference < 0, f", the kNN probe's {difference:+z.4g}"
+
+
+def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Finding]:
+    """Calibration error above its null band; slope and intercept outside their ranges; each only where the champion's is not as bad."""
+    ours, theirs = evidence.challenger.probability, None if evidence.champion is None else evidence.champion.probability
+    if ours is None or not evidence.labels.size or not np.isfinite(ours).all():
+        return  # the criterion of validity has found it
+    given = {"groups": evidence.groups, "weights": evidence.weights}
+    known = theirs if theirs is not None and np.isfinite(theirs).all() else None
+    yield _error(ours, known, evidence, settings)
+    found = miscalibration.outside(ours, evidence.labels, slope=settings.slope, intercept=settings.intercept, **given)
+    for name, item in found.items():
+        champion = None
+        if known is not None and item.p_value < settings.alpha:  # the champion's is asked for only where it matters
+            champion = miscalibration.outside(known, evidence.labels, slope=settings.slope, intercept=settings.intercept, **given)[name]
+        low, high = item.range
+        made = Criterion(name, PASS, "", item.estimate, low, high, margin=None, rows=evidence.labels.size, subject="challenger")
+        beside = "" if champion is None else f"; the champion's is {champion.estimate:.3g}"
+        says = f"{on_rows(evidence.labels.size, evidence.weights)} the calibration {name} is {item.estimate:.3g} (range {low:g} to {high:g}{beside}"
+        worse = champion is None or item.distance > champion.distance
+        yield Finding(made, item.p_value, worse, says, "its interval lies outside the range", "its interval does not lie outside the range")
+
+
+def _error(ours: Floats, theirs: Floats | None, evidence: Evidence, settings: Settings) -> Finding:
+    given = {"groups": evidence.groups, "weights": evidence.weights}
+    found = miscalibration.error_test(ours, evidence.labels, **given)
+    other = None if theirs is None else miscalibration.error_test(theirs, evidence.labels, **given)
+    material = settings.material["calibration_error"]
+    excess = found.excess - (0.0 if other is None else max(0.0, other.excess))
+    name = "calibration_error"
+    made = Criterion(name, PASS, "", found.error, 0.0, found.null_high, found.null_high, material, evidence.labels.size, unit="probability")
+    beside = "" if other is None else f"; the champion's is {other.error:.4f}, above its own {other.null_median:.4f}"
+    says = (
+        f"{on_rows(evidence.labels.size, evidence.weights)} the calibration error is {found.error:.4f} (a calibrated model shows "
+        f"{found.null_median:.4f}, at most {found.null_high:.4f} in {sureness(settings.alpha)} of draws{beside}, material from {material:g} above it on"
+    )
+    return Finding(
+        made, found.p_value, excess > material, says, "above its null band", "not both materially and surely above its null band"
+    )
+
+
+def _slices(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:
+    """The difference of utility on each slice and lesson; below the least support it is shown and blocks nothing."""
+    ours, theirs = evidence.challenger.utility, evidence.rival.utility
+    if evidence.champion is None or "utility" in evidence.unavailable:
+        return
+    for item in evidence.slices:
+        refused = usable("utility", evidence, ours, theirs)
+        if refused is not None:
+            yield replace(
+                refused, criterion=item.kind, subject=item.name, reason=f"{item.kind.capitalize()} {item.name!r}: {refused.reason}"
+            )
+            continue
+        assert ours is not None and theirs is not None
+        yield _slice(item, ours - theirs, evidence, settings)
+
+
+def _slice(item: Slice, difference: Floats, evidence: Evidence, settings: Settings) -> Criterion | Finding:
+    held = item.rows
+    part = replace(
+        evidence,
+        labels=evidence.labels[held],
+        groups=None if evidence.groups is None else evidence.groups[held],
+        weights=None if evidence.weights is None else evidence.weights[held],
+    )
+    rows, margin, what = int(held.sum()), evidence.margin(settings.margin), f"{item.kind} {item.name!r}"
+    made = Criterion(
+        item.kind, PASS, "", margin=margin, rows=rows, unit=evidence.unit, subject=item.name, gated=rows >= settings.min_support
+    )
+    if rows == 0:
+        return replace(made, reason=f"{what[0].upper()}{what[1:]} has no row here: shown, not judged.")
+    interval = bounds(difference[held], evidence.reach, part, settings.alpha)
+    made = replace(made, estimate=interval.mean, low=interval.low, high=interval.high, bound=interval.high)
+    says = (
+        f"{on_rows(rows, part.weights)} of {what} the challenger's utility per case differs from the champion's by {interval.mean:+z.4g} "
+        f"{evidence.unit} (one-sided {sureness(settings.alpha)} bounds {interval.low:+z.4g} and {interval.high:+z.4g}"
+    )
+    if not made.gated:
+        return replace(made, reason=f"{says}): fewer than {settings.min_support} rows, shown and not judged.")
+    p_value = _p_value(-difference[held], evidence.reach, part)
+    blocks, allows = "significantly worse there, by more than the margin", "not both significantly and materially worse there"
+    return Finding(made, p_value, interval.mean < -margin, f"{says}, material from {margin:.4g} on", blocks, allows)
+
+
+def _flips(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:
+    """Share of the cases that the champion has right and the challenger wrong, beside the share of the other way round."""
+    ours, theirs, name = evidence.challenger.right, evidence.rival.right, "negative_flips"
+    if evidence.champion is None or (ours is None and theirs is None) or "utility" in evidence.unavailable:
+        return
+    refused = usable(name, evidence, ours, theirs)
+    if refused is not None:
+        yield refused
+        return
+    assert ours is not None and theirs is not None
+    lost, won = ((theirs == 1) & (ours == 0)).astype(np.float64), ((theirs == 0) & (ours == 1)).astype(np.float64)
+    given = {"groups": evidence.groups, "weights": evidence.weights}
+    found = mean_interval(lost, **given, confidence=1 - settings.alpha, worst=0.0, best=1.0, two_sided=False)
+    made = Criterion(name, PASS, "", found.mean, found.low, found.high, found.low, settings.flips, found.rows, unit="share")
+    says = (
+        f"{on_rows(found.rows, evidence.weights)} {found.mean:.3f} of the cases are right with the champion and wrong with the challenger, "
+        f"{np.average(won, weights=evidence.weights):.3f} the other way round (one-sided {sureness(settings.alpha)} bounds {found.low:.3f} "
+        f"and {found.high:.3f}, at most {settings.flips:g} is wanted"
+    )
+    p_value = p_value_above(lost, settings.flips, **given, worst=0.0, best=1.0)
+    yield Finding(made, p_value, True, says, "surely more", "not surely more")
+
+
+def _kept(item: Constraint, alpha: float) -> Criterion | Finding:
+    """Whether the holdout lets the challenger's policy keep a limit or a requirement: it fails only where it clearly does not."""
+    limit = item.kind == "limit"
+    what = f"the share of the action {item.subject!r}" if limit else f"the recall of class {item.subject!r}"
+    made = Criterion(item.kind, PASS, "", margin=item.level, unit="share", subject=item.subject)
+    if item.values is None or not np.isfinite(item.values).all():
+        return replace(made, verdict=ERROR, reason=f"{what[0].upper()}{what[1:]} cannot be computed: a number is missing.")
+    if item.values.size == 0:
+        reason = f"No row tells of {what}: rows are needed to see whether the {item.kind} is kept."
+        return replace(made, verdict=INSUFFICIENT, reason=reason, rows_needed=1)
+    given = {"groups": item.groups, "weights": item.weights}
+    found = mean_interval(item.values, **given, confidence=1 - alpha, worst=0.0, best=1.0, two_sided=False)
+    says = (
+        f"{on_rows(found.rows, item.weights)} {what} is {found.mean:.3f} (one-sided {sureness(alpha)} bounds {found.low:.3f} and "
+        f"{found.high:.3f}, {'at most' if limit else 'at least'} {item.level:g} is wanted"
+    )
+    sign = 1.0 if limit else -1.0
+    worst, best = (0.0, 1.0) if limit else (-1.0, 0.0)
+    p_value = p_value_above(sign * item.values, sign * item.level, **given, worst=worst, best=best)
+    made = replace(made, estimate=found.mean, low=found.low, high=found.high, bound=found.low if limit else found.high, rows=found.rows)
+    return Finding(made, p_value, True, says, "clearly not kept", "not clearly missed")
