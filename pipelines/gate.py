@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import looks, store
 from pipelines.core import gate
-from pipelines.core.gate import Constraint, Evidence, Results, Settings, Verdict
+from pipelines.core.evidence import Constraint, Evidence, Results, Rival, Settings, Slice, Verdict
+from pipelines.errors import must
 from pipelines.params import load
 from pipelines.params.gate import Gate
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 Floats = NDArray[np.float64]
+ROWS = store.stage_path("evaluate", "rows.parquet")
 #: How far a row's probabilities may sum from one: float32 rounding, not more.
 SUM_TOLERANCE = 1e-5
 
@@ -31,7 +35,26 @@ def settings_of(params: Gate) -> Settings:
         params.material.model_dump(),
         params.bootstrap.beats_trivial,
         params.bootstrap.max_log_loss_ratio,
+        superiority=params.objective == "superiority",
+        slope=(params.calibration.slope[0], params.calibration.slope[1]),
+        intercept=(params.calibration.intercept[0], params.calibration.intercept[1]),
+        min_support=params.min_support,
+        flips=params.negative_flips,
     )
+
+
+def gate_sha256(params: Gate) -> str:
+    """Digest of the criteria: a verdict holds for these and no others."""
+    return hashlib.sha256(json.dumps(params.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Earlier looks at the rows `(n,)` of the evaluation, the most that are allowed, and the key of this one."""
+
+    key: str
+    before: NDArray[np.int64]
+    limit: int
 
 
 def column(frame: pl.DataFrame, name: str) -> Floats | None:
@@ -43,9 +66,13 @@ def column(frame: pl.DataFrame, name: str) -> Floats | None:
     return np.asarray(frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy())
 
 
-def results(frame: pl.DataFrame, prefix: str) -> Results:
-    """The four compared columns of one model."""
-    return Results(*(column(frame, f"{prefix}_{name}") for name in ("utility", "log_loss", "brier", "v_information")))
+def results(frame: pl.DataFrame, prefix: str, classes: tuple[str, ...]) -> Results:
+    """The compared columns of one model."""
+    names = ("utility", "log_loss", "brier", "v_information", "right", "knn")
+    made = Results(*(column(frame, f"{prefix}_{name}") for name in names))
+    probability = [column(frame, f"{prefix}_probability_{name}") for name in classes]
+    known = [values for values in probability if values is not None]
+    return replace(made, probability=np.column_stack(known)) if len(known) == len(classes) else made
 
 
 def invalid(frame: pl.DataFrame, prefix: str, classes: list[str], actions: list[str]) -> list[str]:
@@ -70,8 +97,8 @@ def invalid(frame: pl.DataFrame, prefix: str, classes: list[str], actions: list[
     return wrong
 
 
-def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any]) -> Evidence:
-    """The rows to compare, those that were holdout for both models, with all that the verdict rests on."""
+def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any], looked: Looked | None = None) -> Evidence:
+    """The rows to compare, those that were holdout for both models and not looked at too often, with all that the verdict rests on."""
     classes, reach = tuple(evaluation["classes"]), evaluation.get("reach")
     compared = champion["state"] == "champion"
     wrong = list(evaluation.get("broken") or mismatches(evaluation, champion))
@@ -79,13 +106,16 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         wrong.append("the largest difference of two actions on one row is missing")
     unavailable = dict(evaluation.get("unavailable") or {})
     kept, comparator = constraints_of(frame, evaluation), evaluation.get("comparator") or {}
+    shared, before = shares(frame, "champion"), np.zeros(frame.height, dtype=np.int64) if looked is None else looked.before
+    fresh = np.ones(frame.height, dtype=bool) if looked is None else before < looked.limit
     if compared and "champion_action" in frame.columns:
-        # A row not shared is null in every column of the champion; one with any value left is compared, and its gaps are errors.
-        theirs = [frame[name].is_not_null().to_numpy() for name in frame.columns if name.startswith("champion_")]
-        wrong += invalid(frame.filter(np.any(theirs, axis=0)), "champion", list(classes), evaluation["actions"])
-        frame = frame.filter(np.any(theirs, axis=0))
+        wrong += invalid(frame.filter(shared & fresh), "champion", list(classes), evaluation["actions"])
     elif compared and not unavailable:
         wrong.append("the champion's rows are missing")
+    if not compared or "champion_action" not in frame.columns:
+        shared = np.ones(frame.height, dtype=bool)
+    kept_rows, retired = shared & fresh, int((shared & ~fresh).sum())
+    frame, before = frame.filter(kept_rows), before[kept_rows]
     wrong += invalid(frame, "challenger", list(classes), evaluation["actions"])
     known = {name: code for code, name in enumerate(classes)}
     weights, groups = weights_of(frame, wrong), frame["group"].to_numpy()
@@ -94,8 +124,8 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         wrong.append(f"{int((labels < 0).sum())} rows have an unknown class")
         labels = np.maximum(labels, 0)
     return Evidence(
-        challenger=results(frame, "challenger"),
-        champion=results(frame, "champion") if compared else None,
+        challenger=results(frame, "challenger", classes),
+        champion=results(frame, "champion", classes) if compared else None,
         labels=labels,
         classes=classes,
         reach=float(reach or 0.0),
@@ -110,7 +140,44 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         constraints=kept,
         comparison=comparator.get("sentence", ""),
         comparable=comparator.get("possible", True) is not False,
+        gain_error=number((evaluation.get("champion_gain") or {}).get("error")),
+        redecided=rival(frame, evaluation),
+        first=column(frame, "first_utility"),
+        first_rows=shares(frame, "first") if "first_utility" in frame.columns else None,
+        slices=slices_of(frame, evaluation),
+        looks=int(before.max(initial=0)),
+        retired=retired,
     )
+
+
+def shares(frame: pl.DataFrame, prefix: str) -> NDArray[np.bool_]:
+    """Rows `(n,)` that a model has results for: one not shared is null in all its columns, one with any value left is compared."""
+    columns = [frame[name].is_not_null().to_numpy() for name in frame.columns if name.startswith(f"{prefix}_")]
+    return np.any(columns, axis=0) if columns else np.zeros(frame.height, dtype=bool)
+
+
+def number(value: Any) -> float:
+    """A number of a JSON file, NaN where it is none: what is missing must not pass."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def rival(frame: pl.DataFrame, evaluation: dict[str, Any]) -> Rival | None:
+    """The champion re-decided by the challenger's procedure, where the evaluation says that it was."""
+    if not evaluation.get("redecided"):
+        return None
+    return Rival(column(frame, "redecided_utility"), column(frame, "redecided_right"))
+
+
+def slices_of(frame: pl.DataFrame, evaluation: dict[str, Any]) -> tuple[Slice, ...]:
+    """The slices and lessons that the evaluation lists, with their masks; raises ExpostError where a mask is missing."""
+    made = []
+    for position, item in enumerate(evaluation.get("slices") or ()):
+        name = f"slice_{position}"
+        if name not in frame.columns:
+            raise must(f"{ROWS} must have the column {name} of slice {item['name']!r}", "it is missing", "Run `dvc repro evaluate`.")
+        mask = frame[name].fill_null(False).to_numpy().astype(bool)
+        made.append(Slice("slice" if item["kind"] == "declared" else "lesson", item["name"], mask))
+    return tuple(made)
 
 
 def weights_of(frame: pl.DataFrame, wrong: list[str]) -> Floats | None:
@@ -146,25 +213,31 @@ def mismatches(evaluation: dict[str, Any], champion: dict[str, Any]) -> list[str
     return []
 
 
-def verdict_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any], settings: Settings) -> Verdict:
-    """The verdict on what evaluate wrote."""
+def verdict_of(
+    frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any], settings: Settings, looked: Looked | None = None
+) -> tuple[Verdict, Evidence | None]:
+    """The verdict on what evaluate wrote, and the evidence that it rests on; none where both models are the same."""
     if evaluation["identical"] and not mismatches(evaluation, champion):
-        return gate.identical(f"version {champion.get('version')}, equal digests of weights and policy")
-    return gate.judge(evidence_of(frame, evaluation, champion), settings)
+        return gate.identical(f"version {champion.get('version')}, equal digests of weights and policy"), None
+    evidence = evidence_of(frame, evaluation, champion, looked)
+    return gate.judge(evidence, settings), evidence
 
 
 def main() -> None:
-    """Write data/gate/verdict.json."""
+    """Write data/gate/verdict.json, and note the look at the holdout."""
     import polars as pl
 
-    settings = settings_of(load(Gate))
-    evaluation, champion = (
-        store.read_json(store.stage_path("evaluate", "evaluation.json")),
-        store.read_json(store.stage_path("champion", "status.json")),
-    )
-    frame = pl.read_parquet(store.need(store.stage_path("evaluate", "rows.parquet")))
-    verdict = verdict_of(frame, evaluation, champion, settings)
+    params = load(Gate)
+    settings, criteria = settings_of(params), gate_sha256(params)
+    folder = store.stage_path("champion")
+    evaluation, champion = store.read_json(store.stage_path("evaluate", "evaluation.json")), store.read_json(folder / "status.json")
+    frame = pl.read_parquet(store.need(ROWS))
+    hashes, key = frame["row_hash"].to_numpy(), looks.key_of(store.sha256(ROWS), criteria)
+    looked = Looked(key, looks.before(key, hashes, folder), params.max_looks)
+    verdict, evidence = verdict_of(frame, evaluation, champion, settings, looked)
     names = ("state", "version", "epoch", "bundle_sha256", "weights_sha256", "policy_sha256")
+    if evidence is not None:
+        looks.note(key, hashes)
     with store.stage_folder("gate") as out:
         store.write_json(
             out / "verdict.json",
@@ -173,6 +246,17 @@ def main() -> None:
                 "unit": evaluation["unit"],
                 "challenger": evaluation["digests"]["challenger"],
                 "champion": {name: champion.get(name) for name in names},
+                "data_sha256": evaluation.get("data_sha256"),
+                "gate_sha256": criteria,
+                "evaluation_key": key,
+                "looks": None
+                if evidence is None
+                else {
+                    "before": evidence.looks,
+                    "alpha": settings.level(evidence.looks),
+                    "retired_rows": evidence.retired,
+                    "limit": params.max_looks,
+                },
             },
         )
     print(f"verdict: {verdict.verdict}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,8 @@ class Evidence:
     `weights` say how many rows each stands for, None where all stand for one. `reach` is the most that two actions can differ in utility on
     one row. `champion_gain` is the champion's utility per case above the best trivial policy, on calib, and `gain_error` its standard error.
     `reference_utility` and `reference_log_loss` are those of the best trivial policy and of the class prior, both chosen on calib.
-    `redecided` is the champion decided anew by the challenger's procedure, `first` `(n,)` the utility of the first champion where it is another.
+    `redecided` is the champion decided anew by the challenger's procedure, `first` `(n,)` the utility of the first champion where it is
+    another, of the rows `first_rows` `(n,)`, those that were holdout for it too.
     `unavailable` maps a criterion to the benign reason why it could not be computed; `invalid` lists what makes the rows unfit to judge from.
     `comparison` is a sentence on a champion that breaks a limit or requirement now in force, "" where it breaks none: it is then compared
     as re-decided only, or, where it cannot keep them either, it is not `comparable` and the utility is judged by the absolute criterion
@@ -98,6 +99,7 @@ class Evidence:
     gain_error: float = 0.0
     redecided: Rival | None = None
     first: Floats | None = None
+    first_rows: Bools | None = None
     slices: tuple[Slice, ...] = ()
     looks: int = 0
     retired: int = 0
@@ -108,6 +110,25 @@ class Evidence:
         if self.redecided is not None:
             return self.redecided
         return Rival(None) if self.champion is None else Rival(self.champion.utility, self.champion.right)
+
+    def take(self, rows: Bools) -> Evidence:
+        """What floors and slices need, for some of the rows: utility of the challenger and of the floors, labels, groups, weights."""
+
+        def some(column: Floats | None) -> Floats | None:
+            return None if column is None else column[rows]
+
+        return replace(
+            self,
+            challenger=Results(some(self.challenger.utility), None, None, None),
+            champion=None,
+            redecided=None,
+            labels=self.labels[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            weights=some(self.weights),
+            reference_utility=some(self.reference_utility),
+            first=some(self.first),
+            first_rows=None,
+        )
 
     def margin(self, share: float) -> float:
         """`share` of the champion's gain, in the unit of the utility; 0 where it gains nothing or the gain is unknown."""

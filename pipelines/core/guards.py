@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,15 +66,22 @@ def _p_value(worse: Floats, reach: float, evidence: Evidence) -> float:
 
 def _floors(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:
     """Never below the best trivial policy, nor below the first champion by more than the margin: repeated small losses cannot drift."""
-    if evidence.champion is None:
-        return
-    yield _floor("floor_trivial", evidence.reference_utility, "the best trivial policy", 0.0, evidence, settings)
-    if evidence.first is not None or "floor_first" in evidence.unavailable:
-        yield _floor("floor_first", evidence.first, "the first champion", evidence.margin(settings.margin), evidence, settings)
+    if evidence.champion is None or usable("utility", evidence, evidence.challenger.utility) is not None:
+        return  # the criterion of utility has found it
+    yield _floor("floor_trivial", evidence, settings)
+    if "floor_first" in evidence.unavailable:
+        yield _floor("floor_first", evidence, settings)
+    elif evidence.first is not None:
+        shared = evidence.first_rows
+        yield _floor("floor_first", evidence if shared is None else evidence.take(shared), settings)
 
 
-def _floor(name: str, floor: Floats | None, what: str, margin: float, evidence: Evidence, settings: Settings) -> Criterion | Finding:
+def _floor(name: str, evidence: Evidence, settings: Settings) -> Criterion | Finding:
     ours = evidence.challenger.utility
+    floor, what, margin = {
+        "floor_trivial": (evidence.reference_utility, "the best trivial policy", 0.0),
+        "floor_first": (evidence.first, "the first champion", evidence.margin(settings.margin)),
+    }[name]
     refused = usable(name, evidence, ours, floor)
     if refused is not None:
         return refused
@@ -128,7 +136,7 @@ def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Finding]:
     ours, theirs = evidence.challenger.probability, None if evidence.champion is None else evidence.champion.probability
     if ours is None or not evidence.labels.size or not np.isfinite(ours).all():
         return  # the criterion of validity has found it
-    given = {"groups": evidence.groups, "weights": evidence.weights}
+    given: dict[str, Any] = {"groups": evidence.groups, "weights": evidence.weights}
     known = theirs if theirs is not None and np.isfinite(theirs).all() else None
     yield _error(ours, known, evidence, settings)
     found = miscalibration.outside(ours, evidence.labels, slope=settings.slope, intercept=settings.intercept, **given)
@@ -145,7 +153,7 @@ def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Finding]:
 
 
 def _error(ours: Floats, theirs: Floats | None, evidence: Evidence, settings: Settings) -> Finding:
-    given = {"groups": evidence.groups, "weights": evidence.weights}
+    given: dict[str, Any] = {"groups": evidence.groups, "weights": evidence.weights}
     found = miscalibration.error_test(ours, evidence.labels, **given)
     other = None if theirs is None else miscalibration.error_test(theirs, evidence.labels, **given)
     material = settings.material["calibration_error"]

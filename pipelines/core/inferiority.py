@@ -75,7 +75,7 @@ def sureness(alpha: float) -> str:
     return f"{100 * (1 - alpha):.6g}%"
 
 
-def needed(values: Floats, reach: float, margin: float, evidence: Evidence, alpha: float, margin_error: float = 0.0) -> int:
+def needed(values: Floats, reach: float, margin: float, evidence: Evidence, alpha: float, *, margin_error: float = 0.0) -> int:
     """Rows needed, weighted as those compared, given the spread seen in these, clusters counted; at least one more than there are."""
     rows, groups, weights = values.size, evidence.groups, evidence.weights
     if groups is None and weights is None:
@@ -103,7 +103,8 @@ def compared(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
         found = beats("utility", evidence.challenger.utility, evidence.reference_utility, evidence, settings)
         return (replace(found, reason=f"{found.reason} {evidence.comparison}".rstrip()),)
     ways = _ways(evidence)
-    return tuple(_not_inferior(subject, theirs, evidence, settings, len(ways)) for subject, theirs in ways)
+    criteria = [_not_inferior(subject, theirs, evidence, settings, len(ways)) for subject, theirs in ways]
+    return tuple(replace(item, reason=f"{item.reason} {evidence.comparison}".rstrip()) for item in criteria)
 
 
 def _ways(evidence: Evidence) -> list[tuple[str, Floats | None]]:
@@ -139,7 +140,7 @@ def _not_inferior(subject: str, theirs: Floats | None, evidence: Evidence, setti
         return replace(made, reason=f"{text}: {'better' if settings.superiority else 'not inferior'}, the lower bound lies above {goal}.")
     if interval.high < 0:
         return replace(made, verdict=FAIL, bound=interval.high, reason=f"{text}: worse, the upper bound lies below 0.")
-    rows = needed(difference, evidence.reach, margin, evidence, level, error) if margin > 0 else None
+    rows = needed(difference, evidence.reach, margin, evidence, level, margin_error=error) if margin > 0 else None
     rest = (
         f"about {rows} holdout rows are needed to see that an equally good challenger is one" if rows else "only clearly better ones pass"
     )
@@ -155,10 +156,9 @@ def _said(subject: str, made: Criterion, evidence: Evidence, level: float) -> st
     who = "the champion's" if subject == "as it reigns" else "the re-decided champion's"
     looked = f", look {evidence.looks + 1} at these rows" if evidence.looks else ""
     sure = f"one-sided {sureness(level)} bound {made.low:+z.4g}{looked}; upper bound {made.high:+z.4g}"
-    also = f" {evidence.comparison}" if evidence.comparison else ""
     return (
         f"{on_rows(made.rows, evidence.weights)} the challenger's utility per case differs from {who} by {made.estimate:+z.4g} "
-        f"{evidence.unit} ({sure}){also}"
+        f"{evidence.unit} ({sure})"
     )
 
 

@@ -11,23 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipelines.core import gate
-from pipelines.core.gate import (
-    ERROR,
-    FAIL,
-    GUARDS,
-    INSUFFICIENT,
-    PASS,
-    Constraint,
-    Criterion,
-    Evidence,
-    Results,
-    Settings,
-    conclude,
-    judge,
-)
+from pipelines.core import gate, guards
+from pipelines.core.evidence import ERROR, FAIL, INSUFFICIENT, PASS, Constraint, Criterion, Evidence, Results, Settings
+from pipelines.core.gate import conclude, judge
+from pipelines.core.guards import GUARDS, WORSE
 
-SETTINGS = Settings(alpha=0.05, margin=0.10, material={"log_loss": 0.01, "brier": 0.005, "v_information": 0.02})
+MATERIAL = {"log_loss": 0.01, "brier": 0.005, "calibration_error": 0.02, "v_information": 0.02}
+SETTINGS = Settings(alpha=0.05, margin=0.10, material=MATERIAL)
 COLUMNS = ("utility", "log_loss", "brier", "v_information")
 VERDICTS = (PASS, FAIL, INSUFFICIENT, ERROR)
 
@@ -72,7 +62,7 @@ def test_no_criterion_and_an_unknown_one_never_promote() -> None:
 def test_an_equally_good_challenger_passes_on_many_rows() -> None:
     verdict = judge(good(), SETTINGS)
     assert verdict.verdict == PASS, verdict.reasons
-    assert {item.criterion for item in verdict.criteria} == {*COLUMNS, "support", "validity"}
+    assert {item.criterion for item in verdict.criteria} == {*COLUMNS, "floor_trivial", "support", "validity"}
     assert all(reason.endswith(".") for reason in verdict.reasons)
 
 
@@ -105,7 +95,7 @@ def test_a_worse_policy_fails_for_utility_only() -> None:
 @pytest.mark.parametrize("name", GUARDS)
 def test_a_guard_blocks_when_significantly_and_materially_worse(name: str) -> None:
     evidence = good()
-    column = getattr(evidence.challenger, name) + gate.WORSE[name] * 0.2
+    column = getattr(evidence.challenger, name) + WORSE[name] * 0.2
     found = by_name(judge(replace(evidence, challenger=replace(evidence.challenger, **{name: column})), SETTINGS))
     assert [key for key, item in found.items() if item.verdict != PASS] == [name]
     assert found[name].verdict == FAIL
@@ -114,14 +104,14 @@ def test_a_guard_blocks_when_significantly_and_materially_worse(name: str) -> No
 @pytest.mark.parametrize("name", GUARDS)
 def test_a_guard_lets_immaterial_and_insignificant_losses_through(name: str) -> None:
     evidence = good()
-    slight = getattr(evidence.champion, name) + gate.WORSE[name] * SETTINGS.material[name] / 2
+    slight = getattr(evidence.champion, name) + WORSE[name] * SETTINGS.material[name] / 2
     immaterial = replace(evidence, challenger=replace(evidence.challenger, **{name: slight}))
     assert by_name(judge(immaterial, SETTINGS))[name].verdict == PASS
     assert by_name(judge(immaterial, SETTINGS))[name].p_value == pytest.approx(0.0, abs=1e-6)
-    noisy = getattr(evidence.champion, name) + gate.WORSE[name] * (0.05 + np.where(np.arange(4000) % 2 == 0, 8.0, -8.0))
+    noisy = getattr(evidence.champion, name) + WORSE[name] * (0.05 + np.where(np.arange(4000) % 2 == 0, 8.0, -8.0))
     insignificant = replace(evidence, challenger=replace(evidence.challenger, **{name: noisy}))
     assert by_name(judge(insignificant, SETTINGS))[name].verdict == PASS
-    assert by_name(judge(insignificant, SETTINGS))[name].estimate * gate.WORSE[name] > SETTINGS.material[name]
+    assert by_name(judge(insignificant, SETTINGS))[name].estimate * WORSE[name] > SETTINGS.material[name]
 
 
 @settings(max_examples=60, deadline=None)
@@ -169,7 +159,7 @@ def test_a_part_without_a_positive_is_too_little_data() -> None:
 def test_no_shared_row_is_too_little_data() -> None:
     empty = np.zeros(0)
     nothing = Results(empty, empty, empty, empty)
-    evidence = replace(good(), challenger=nothing, champion=nothing, labels=np.zeros(0, dtype=np.int64))
+    evidence = replace(good(), challenger=nothing, champion=nothing, labels=np.zeros(0, dtype=np.int64), reference_utility=empty)
     assert judge(evidence, SETTINGS).verdict == INSUFFICIENT
 
 
@@ -218,6 +208,7 @@ def test_the_order_of_rows_does_not_matter(seed: int) -> None:
         champion=shuffled(evidence.champion),
         labels=evidence.labels[order],
         groups=evidence.groups[order],
+        reference_utility=evidence.reference_utility[order],
     )
     first, second = judge(evidence, SETTINGS), judge(other, SETTINGS)
     assert first.verdict == second.verdict
@@ -312,8 +303,8 @@ def test_a_constraint_without_its_numbers_is_an_error_and_without_rows_too_littl
 
 
 def test_holm_agrees_with_scipy_style_by_hand() -> None:
-    assert gate.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": 0.03, "c": 0.06, "b": 0.06}
-    assert gate.holm({}) == {}
+    assert guards.holm({1: 0.01, 2: 0.04, 3: 0.03}) == {1: 0.03, 3: 0.06, 2: 0.06}
+    assert guards.holm({}) == {}
 
 
 def rare(rng: np.random.Generator, n: int, draws: int, loss: float) -> tuple[np.ndarray, np.ndarray]:
@@ -362,7 +353,7 @@ def verdict_of(
     ours = Results(difference, *((guards or {}).get(name, zero) for name in GUARDS))
     labels = positive.astype(np.int64)
     labels[:2] = (0, 1)
-    evidence = Evidence(ours, Results(zero, zero, zero, zero), labels, ("no", "yes"), 20.0, None, gain, weights=weights)
+    evidence = Evidence(ours, Results(zero, zero, zero, zero), labels, ("no", "yes"), 20.0, None, gain, np.minimum(zero - gain, difference), weights=weights)
     return judge(evidence, chosen).verdict
 
 
