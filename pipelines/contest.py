@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -196,12 +197,17 @@ def champion_bundle(status: dict[str, Any]) -> Bundle | Refused | None:
     """The champion's verified bundle, None where none reigns, or why it cannot be used."""
     if status["state"] != "champion":
         return None
+    return load_bundle(store.stage_path("champion", "bundle"), status["bundle_sha256"])
+
+
+def load_bundle(folder: Path, bundle_sha256: str) -> Bundle | Refused:
+    """The verified bundle in a folder of the stage champion, or why it cannot be used."""
     try:
-        bundle = Bundle.load(store.stage_path("champion", "bundle"))
+        bundle = Bundle.load(folder)
     except ExpostError as error:
         return Refused(str(error), broken=True)
-    if bundle.manifest["bundle_sha256"] != status["bundle_sha256"]:
-        rule = "data/champion/bundle must be the one that status.json names"
+    if bundle.manifest["bundle_sha256"] != bundle_sha256:
+        rule = f"{folder.as_posix()} must be the one that status.json names"
         return Refused(str(must(rule, "the digests differ", "Run `dvc repro champion`.")), broken=True)
     return bundle
 

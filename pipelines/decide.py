@@ -56,6 +56,7 @@ def main() -> None:
         **constrained(calib, utility, taken[chosen], shipped, options),
         "prior": prior_summary(calib, prior),
         "candidates": candidates,
+        "search": {"trials": options.trials, "seed": options.seed},
         "chosen": chosen,
         "why": why,
         "threshold": shipped["threshold"],

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import comparator, drift, store
+from pipelines import comparator, drift, holdout, rivals, store
 from pipelines.bundle import Bundle
-from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, redecided, score
+from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, score
 from pipelines.core import constraints, evaluation, operating, partition, policy, representation
 from pipelines.core import utility as worth
 from pipelines.core.bounds import effective_size
 from pipelines.core.evaluation import Cases, Display, Rows, Scored
+from pipelines.holdout import Judged, Models
 from pipelines.params import load
 from pipelines.params.evaluate import Evaluate
-
-if TYPE_CHECKING:
-    import polars as pl
+from pipelines.rivals import First, Other
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-Models = Mapping[str, tuple[Scored, Rows, Bools]]
 CALIB, HOLDOUT = partition.PARTS.index("calib"), partition.PARTS.index("holdout")
 #: Criteria that need the champion's scores; all are unavailable, with the reason, where it cannot be scored on the table now.
 CRITERIA = ("utility", "log_loss", "brier", "v_information")
@@ -41,7 +38,7 @@ def main() -> None:
     names = ("weights_sha256", "policy_sha256")
     same = isinstance(champion, Bundle) and all(champion.manifest[name] == challenger.manifest[name] for name in names)
     with store.stage_folder("evaluate") as out:
-        write(out, table, challenger, champion, same=same, display=display, neighbours=settings.neighbours)
+        write(out, table, challenger, champion, status=status, same=same, display=display, neighbours=settings.neighbours)
         drift.write(out, table.frame, table.weights, table.groups)
 
 
@@ -52,18 +49,26 @@ def deployment(challenger: Bundle) -> Floats | None:
 
 
 def write(
-    out: Path, table: Table, challenger: Bundle, reigning: Bundle | Refused | None, *, same: bool, display: Display, neighbours: int
+    out: Path,
+    table: Table,
+    challenger: Bundle,
+    reigning: Bundle | Refused | None,
+    *,
+    status: dict[str, Any],
+    same: bool,
+    display: Display,
+    neighbours: int,
 ) -> None:
     """Score, measure and write; `same` says that the champion has the challenger's weights and policy."""
     index = np.flatnonzero((table.parts == CALIB) | (table.parts == HOLDOUT))
-    scored = score(challenger, table, index)
+    scored, procedure = score(challenger, table, index), rivals.procedure_of(challenger)
     found = compare(reigning, table, index, scored, same) if isinstance(reigning, Bundle) else reigning
     theirs = (found.parts if isinstance(found, Champion) else table.parts)[index]
     held, calib = table.parts[index] == HOLDOUT, table.parts[index] == CALIB
-    fit = calib & (theirs == CALIB)
+    fit, both = calib & (theirs == CALIB), theirs[held] == HOLDOUT
     champion = found if isinstance(found, Champion) else None
     if champion is not None and not same:
-        champion = comparator.permitted(champion, table, index, compared=held & (theirs == HOLDOUT), fit=fit)
+        champion = comparator.permitted(champion, table, index, compared=held & (theirs == HOLDOUT), fit=fit, procedure=procedure)
     cases, fit_cases = table.cases(index[held]), table.cases(index[fit])
     reference = trivial_reference(table, table.cases(np.flatnonzero(table.parts == CALIB)))
 
@@ -73,11 +78,17 @@ def write(
     ours = results(scored)
     models = {"challenger": (scored.take(held), ours, np.ones(cases.labels.size, dtype=bool))}
     if champion is not None:
-        models["champion"] = (champion.scored.take(held), ours if same else results(champion.scored), theirs[held] == HOLDOUT)
-    rows_frame(table, index[held], cases, reference, models).write_parquet(out / "rows.parquet", statistics=False)
-    gain = None if champion is None else calib_gain(champion.scored.take(fit), fit_cases, table)
-    own = redecided_utility(reigning, models, table=table, cases=cases, display=display) if champion is not None else None
-    compared_with = None if champion is None else comparison(champion, held, theirs[held] == HOLDOUT, cases, display)
+        models["champion"] = (champion.scored.take(held), ours if same else results(champion.scored), both)
+    anew = None
+    if champion is not None and not same and champion.as_it_reigns is None and not champion.incomparable:
+        anew = rivals.redecided(champion.scored, table, index, fit, procedure)
+    redone = None if anew is None else rivals.other(anew, held, both, cases)
+    first = None if same else rivals.first_champion(status, table, index, held=held, fit=fit, procedure=procedure)
+    others = {"redecided": redone, "first": None if first is None else first.results}
+    judged = Judged(cases, reference, models, others)
+    holdout.frame_of(table, index[held], judged).write_parquet(out / "rows.parquet", statistics=False)
+    gain = None if champion is None else best_gain([champion.scored, anew], fit, fit_cases, table)
+    compared_with = None if champion is None else comparison(champion, held, both, cases, display)
     store.write_json(
         out / "evaluation.json",
         {
@@ -90,17 +101,50 @@ def write(
             "champion_gain": gain,
             "reigning": champion.reigning if champion else None,
             "comparator": compared_with,
-            "redecided": own,
-            "unavailable": unavailable(ours, found, gain),
-            "broken": [f"the champion cannot be used: {found.reason.rstrip('.')}"] if isinstance(found, Refused) and found.broken else [],
+            "redecided": rivals.shown(redone, cases, display),
+            "first": floor(first, ours, cases, display),
+            "flips": turned(ours, redone, models, cases, display),
+            "unavailable": unavailable(ours, found, gain, first),
+            "broken": broken(found, first),
             "notes": [*(champion.notes if champion else ()), *([compared_with["sentence"]] if compared_with else [])],
             "digests": {"challenger": digests(challenger), "champion": digests(reigning)},
+            "data_sha256": rivals.data_sha256(),
         },
     )
     shown = {name: (model.take(mask), rows.take(mask), cases.take(mask)) for name, (model, rows, mask) in models.items() if mask.any()}
     store.write_json(
         out / "curves.json", evaluation.curves(shown, display.confidence) | {"operating": operated(table, cases, models, display)}
     )
+
+
+def best_gain(ways: list[Scored | None], fit: Bools, cases: Cases, table: Table) -> dict[str, Any]:
+    """The larger gain on calib of the champion in the ways that it is decided: the margin is a share of what is to be kept."""
+    blind = blind_shares(table, cases)
+    gains = [rivals.calib_gain(scored.take(fit), cases, blind) for scored in ways if scored is not None]
+    return max(gains, key=lambda gain: float("-inf") if gain["gain"] is None else gain["gain"])
+
+
+def floor(first: First | None, ours: Rows, cases: Cases, display: Display) -> dict[str, Any] | None:
+    """The first champion's utility and the difference to it, with intervals; None where it is the champion itself or has none."""
+    if first is None:
+        return None
+    utility, beside = rivals.shown(first.results, cases, display), rivals.difference(ours.utility, first.results, cases, display)
+    return {"version": first.version, "utility": utility, "difference": beside, "reason": first.reason}
+
+
+def turned(ours: Rows, redone: Other | None, models: Models, cases: Cases, display: Display) -> dict[str, Any] | None:
+    """Flips against the champion, as re-decided where it was; None without a shared row."""
+    if "champion" not in models or not models["champion"][2].any():
+        return None
+    mask = models["champion"][2]
+    theirs = evaluation.right_rows(models["champion"][1].utility, cases) if redone is None else redone.right
+    return rivals.flips(evaluation.right_rows(ours.utility, cases)[mask], theirs[mask], cases.take(mask), display)
+
+
+def broken(found: Champion | Refused | None, first: First | None) -> list[str]:
+    """Why a bundle that is to be compared with cannot be used, as clauses."""
+    listed = [f"the champion cannot be used: {found.reason.rstrip('.')}"] if isinstance(found, Refused) and found.broken else []
+    return [*listed, *([str(first.reason)] if first is not None and first.broken else [])]
 
 
 def operated(table: Table, cases: Cases, models: Models, display: Display) -> dict[str, Any]:
@@ -135,16 +179,6 @@ def trivial_reference(table: Table, calib: Cases) -> tuple[Floats, Floats]:
     return blind_shares(table, calib), representation.class_prior(calib.labels, len(table.classes), weights)
 
 
-def calib_gain(champion: Scored, cases: Cases, table: Table) -> dict[str, Any]:
-    """The champion's utility per case above the best blind policy's, on rows that are calib for both: it fixes the margin."""
-    if not cases.labels.size:
-        return {"rows": 0, "utility": None, "trivial": None, "gain": None}
-    obtained = evaluation.utility_rows(champion.actions, cases.labels, cases.U)
-    utility = float(np.average(obtained, weights=cases.weights))
-    trivial = float(worth.trivial(cases.labels, cases.U, cases.weights) @ blind_shares(table, cases))
-    return {"rows": int(cases.labels.size), "utility": utility, "trivial": trivial, "gain": utility - trivial}
-
-
 def comparison(champion: Champion, held: Bools, mask: Bools, cases: Cases, display: Display) -> dict[str, Any] | None:
     """How a champion that breaks what is now in force is compared, in one sentence, and its utility as it reigns; None where it breaks nothing.
 
@@ -160,47 +194,16 @@ def comparison(champion: Champion, held: Bools, mask: Bools, cases: Cases, displ
     return {"possible": not champion.incomparable, "sentence": sentence, "as_it_reigns": own}
 
 
-def unavailable(ours: Rows, champion: Champion | Refused | None, gain: dict[str, Any] | None) -> dict[str, str]:
+def unavailable(ours: Rows, champion: Champion | Refused | None, gain: dict[str, Any] | None, first: First | None) -> dict[str, str]:
     """Criteria that cannot be computed, with the benign reason."""
     found = {} if ours.unavailable is None else {"v_information": ours.unavailable}
     if isinstance(champion, Refused):
         found |= {name: champion.reason.rstrip(".") for name in CRITERIA}
     if gain is not None and gain["gain"] is None:
         found["utility"] = "no row is calib for both models, so the champion's gain, which fixes the margin, is unknown"
+    if first is not None and first.reason is not None and not first.broken:
+        found["floor_first"] = first.reason
     return found
-
-
-def rows_frame(table: Table, holdout: Ints, cases: Cases, reference: tuple[Floats, Floats], models: Models) -> pl.DataFrame:
-    """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none."""
-    import polars as pl
-
-    blind, prior = reference
-    columns: list[pl.Series] = [
-        pl.Series("row_hash", table.row_hash[holdout], dtype=pl.UInt64),
-        pl.Series("group", cases.groups, dtype=pl.Int64),
-        pl.Series("weight", cases.weights, dtype=pl.Float64),
-        pl.Series("label", [table.classes[k] for k in cases.labels], dtype=pl.String),
-        pl.Series("trivial_utility", worth.of_class(cases.U, cases.labels) @ blind),
-        pl.Series("prior_log_loss", -np.log(prior[cases.labels])),
-    ]
-    for prefix, (scored, rows, mask) in models.items():
-        values = {f"probability_{name}": scored.probability[:, k] for k, name in enumerate(table.classes)}
-        values |= {"utility": rows.utility, "log_loss": rows.log_loss, "brier": rows.brier}
-        if rows.unavailable is None:
-            values["v_information"] = rows.bits
-        if prefix == "challenger" and table.utility.require.recall:
-            values["right"] = evaluation.right_rows(rows.utility, cases)
-        shown = pl.Series(mask)
-        names = [table.actions[a] if a >= 0 else None for a in scored.actions]
-        columns += [_masked(pl.Series(f"{prefix}_action", names, dtype=pl.String), shown)]
-        columns += [_masked(pl.Series(f"{prefix}_{name}", column), shown) for name, column in values.items()]
-        if rows.unavailable is not None:
-            columns += [pl.Series(f"{prefix}_v_information", [None] * len(mask), dtype=pl.Float64)]
-    return pl.DataFrame(columns)
-
-
-def _masked(series: pl.Series, shown: pl.Series) -> pl.Series:
-    return series.set(~shown, None)
 
 
 def digests(bundle: Bundle | Refused | None) -> dict[str, str] | None:
@@ -208,21 +211,6 @@ def digests(bundle: Bundle | Refused | None) -> dict[str, str] | None:
     if not isinstance(bundle, Bundle):
         return None
     return {name: bundle.manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")}
-
-
-def redecided_utility(
-    reigning: Bundle | Refused | None, models: Models, *, table: Table, cases: Cases, display: Display
-) -> dict[str, Any] | None:
-    """The champion's utility had it decided analytically under the utility now; None where its own is the same, and under limits."""
-    scored, _, mask = models["champion"]
-    if not isinstance(reigning, Bundle) or not mask.any() or table.rules:
-        return None
-    own = reigning.policy
-    if own["actions"] == table.actions and own["classes"] == table.classes and own["matrix"] == table.cells:
-        return None
-    shared = cases.take(mask)
-    actions = redecided(scored.take(mask), shared.U).actions
-    return asdict(evaluation.utility_interval(evaluation.utility_rows(actions, shared.labels, shared.U), shared, display))
 
 
 def figures(table: Table, cases: Cases, models: Models, blind: Floats, display: Display) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def _scores(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Find
         return
     for name in GUARDS:
         ours, theirs = getattr(evidence.challenger, name), getattr(champion, name)
-        refused = usable(name, evidence, ours, theirs)
+        confirming = [column for column in (evidence.challenger.knn, champion.knn) if name == "v_information" and column is not None]
+        refused = usable(name, evidence, ours, theirs, *confirming)
         yield refused if refused is not None else _score(name, WORSE[name] * (ours - theirs), evidence, settings)
 
 
@@ -125,7 +126,7 @@ def _score(name: str, worse: Floats, evidence: Evidence, settings: Settings) -> 
 def _confirmed(evidence: Evidence) -> tuple[bool, str]:
     """Whether the kNN probe does not contradict the linear one, and what it says; where there is none the linear one stands alone."""
     ours, theirs = evidence.challenger.knn, None if evidence.champion is None else evidence.champion.knn
-    if ours is None or theirs is None or not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
+    if ours is None or theirs is None:
         return True, ""
     difference = float(np.average(ours - theirs, weights=evidence.weights))
     return difference < 0, f", the kNN probe's {difference:+z.4g}"
@@ -145,11 +146,12 @@ def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Finding]:
         if known is not None and item.p_value < settings.alpha:  # the champion's is asked for only where it matters
             champion = miscalibration.outside(known, evidence.labels, slope=settings.slope, intercept=settings.intercept, **given)[name]
         low, high = item.range
-        made = Criterion(name, PASS, "", item.estimate, low, high, margin=None, rows=evidence.labels.size, subject="challenger")
+        made = Criterion(name, PASS, "", item.estimate, low, high, rows=evidence.labels.size)
         beside = "" if champion is None else f"; the champion's is {champion.estimate:.3g}"
         says = f"{on_rows(evidence.labels.size, evidence.weights)} the calibration {name} is {item.estimate:.3g} (range {low:g} to {high:g}{beside}"
         worse = champion is None or item.distance > champion.distance
-        yield Finding(made, item.p_value, worse, says, "its interval lies outside the range", "its interval does not lie outside the range")
+        allows = "its interval does not lie outside the range" if worse else "no farther outside the range than the champion's"
+        yield Finding(made, item.p_value, worse, says, "its interval lies outside the range", allows)
 
 
 def _error(ours: Floats, theirs: Floats | None, evidence: Evidence, settings: Settings) -> Finding:

@@ -353,7 +353,9 @@ def verdict_of(
     ours = Results(difference, *((guards or {}).get(name, zero) for name in GUARDS))
     labels = positive.astype(np.int64)
     labels[:2] = (0, 1)
-    evidence = Evidence(ours, Results(zero, zero, zero, zero), labels, ("no", "yes"), 20.0, None, gain, np.minimum(zero - gain, difference), weights=weights)
+    evidence = Evidence(
+        ours, Results(zero, zero, zero, zero), labels, ("no", "yes"), 20.0, None, gain, np.clip(difference - gain, -20, 20), weights=weights
+    )
     return judge(evidence, chosen).verdict
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from pipelines.core import evaluation, gate, policy, utility
 from pipelines.core.evaluation import Cases, Scored
-from pipelines.core.gate import Evidence, Results, Settings
+from pipelines.core.evidence import Evidence, Results, Settings
 
 U = np.array([[0.0, -1.0], [-10.0, 0.0]])
-SETTINGS = Settings(alpha=0.05, margin=0.10, material={"log_loss": 0.01, "brier": 0.005, "v_information": 0.02})
+SETTINGS = Settings(alpha=0.05, margin=0.10, material={"log_loss": 0.01, "brier": 0.005, "calibration_error": 0.02, "v_information": 0.02})
 Mutant = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
@@ -84,7 +84,9 @@ def verdict(n: int, mutant: Mutant, seed: int = 0, kind: str = "plain") -> gate.
     ours = results(*mutant(p, z, np.random.default_rng(seed + 1)), cases, calib)
     theirs = results(p, z, cases, calib)
     held = cases.take(~calib)
-    evidence = Evidence(ours, theirs, held.labels, ("no", "yes"), held.reach, None, float(gain), weights=held.unequal)
+    always = utility.of_class(held.U, held.labels)
+    blind = always[:, int(utility.trivial(fit.labels, fit.U, fit.weights).argmax())]
+    evidence = Evidence(ours, theirs, held.labels, ("no", "yes"), held.reach, None, float(gain), blind, weights=held.unequal)
     return gate.judge(evidence, SETTINGS)
 
 

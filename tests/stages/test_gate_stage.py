@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import champion, evaluate, gate, store
+from pipelines import champion, evaluate, gate, looks, store
 from pipelines.params.gate import Gate
 from tests.stages.judging import crown, edit, other_policy, quick
 
@@ -58,10 +58,14 @@ def change_rows(change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
 def test_the_verdict_has_its_criteria_reasons_and_digests(copy: Path) -> None:
     verdict = run()
     assert verdict["verdict"] in ("PASS", "INSUFFICIENT_DATA")
-    assert [item["criterion"] for item in verdict["criteria"]] == ["utility", "log_loss", "brier", "v_information", "support", "validity"]
-    assert len(verdict["reasons"]) == 6
+    assert [item["criterion"] for item in verdict["criteria"]] == [
+        *("utility", "floor_trivial", "log_loss", "brier", "v_information", "calibration_error", "slope", "intercept"),
+        *("negative_flips", "support", "validity"),
+    ]
+    assert verdict["criteria"][0]["subject"] == "as it reigns"
+    assert len(verdict["reasons"]) == len(verdict["criteria"])
     status = json.loads((copy / "data/champion/status.json").read_text())
-    assert verdict["champion"] == status
+    assert verdict["champion"] == {name: status[name] for name in verdict["champion"]}
     assert verdict["challenger"]["bundle_sha256"] != status["bundle_sha256"]
     assert verdict["challenger"]["weights_sha256"] == status["weights_sha256"]
     assert {"criterion", "verdict", "estimate", "low", "high", "bound", "margin", "rows", "rows_needed", "reason"} <= set(
@@ -103,7 +107,7 @@ def test_a_nan_anywhere_in_the_rows_never_passes(copy: Path, data: st.DataObject
     name, row = data.draw(st.sampled_from(floats)), data.draw(st.integers(0, rows.height - 1))
     value = data.draw(st.sampled_from([math.nan, math.inf, -math.inf, None]))
     spoilt = rows.with_columns(pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(pl.col(name)).alias(name))
-    assert gate.verdict_of(spoilt, found, status, SETTINGS).verdict == "ERROR"
+    assert gate.verdict_of(spoilt, found, status, SETTINGS)[0].verdict == "ERROR"
 
 
 @pytest.mark.parametrize("what", ["unknown action", "no action", "no distribution", "unknown class", "no probability"])
@@ -167,11 +171,13 @@ def test_a_missing_reach_is_an_error(copy: Path) -> None:
 def test_a_requirement_without_its_column_is_an_error_of_that_criterion_alone(copy: Path) -> None:
     required = [{"class": "bad", "at_least": 0.5, "confidence": 0.9}]
     edit(copy / "data/evaluate/evaluation.json", lambda found: found.update(requirements=required))
-    assert named(run(), "ERROR") == ["requirement"]
+    change_rows(lambda rows: rows.drop("challenger_right"))
+    assert named(run(), "ERROR") == ["negative_flips", "requirement"]
 
 
 def test_the_order_of_rows_does_not_matter(copy: Path) -> None:
     first = run()
+    looks.settle(first["evaluation_key"])  # else the shuffled rows would be a second look at them
     change_rows(lambda rows: rows.sample(fraction=1.0, shuffle=True, seed=3))
     second = run()
     assert second["verdict"] == first["verdict"]
