@@ -93,7 +93,10 @@ def judged(workspace: Path) -> tuple[dict[str, Any], dict[str, str]]:
     verdict = read_verdict(workspace)
     assert said.startswith(f"verdict: {verdict['verdict']}\n")
     found = {item["criterion"]: item["verdict"] for item in verdict["criteria"]}
-    assert set(found) == {"utility", "log_loss", "brier", "v_information", "support", "validity"}
+    assert set(found) == {
+        *("utility", "floor_trivial", "log_loss", "brier", "calibration_error", "slope", "intercept", "v_information", "negative_flips"),
+        *("support", "validity"),
+    }
     return verdict, {name: kind for name, kind in found.items() if kind != "PASS"}
 
 
@@ -117,7 +120,7 @@ def test_a_worse_calibrator_with_the_same_actions_fails_in_calibration_alone(cop
     ours, theirs = actions(copy)
     assert ours == theirs
     verdict, blamed = judged(copy)
-    assert (verdict["verdict"], blamed) == ("FAIL", {"log_loss": "FAIL", "brier": "FAIL"})
+    assert (verdict["verdict"], blamed) == ("FAIL", dict.fromkeys(("log_loss", "brier", "calibration_error", "slope"), "FAIL"))
 
 
 def test_noise_for_an_embedding_at_equal_probabilities_fails_in_v_information_alone(copy: Path) -> None:

@@ -309,7 +309,7 @@ def test_a_declared_prior_corrects_the_probabilities_and_weights_the_rows_of_bot
 
 
 def test_limits_and_requirements_are_measured_and_the_gate_reads_them(copy: Path) -> None:
-    redone(copy / "data/package/bundle", offsets=[0.0, -np.log(5)])  # it stops above one half
+    redone(copy / "data/package/bundle", offsets=[0.0, -np.log(6)])  # it stops above 6 / 11
     crown(copy, copy / "data/package/bundle", other_policy)
     recall = [{"class": "bad", "at_least": 0.999, "confidence": 0.9}, {"class": "good", "at_least": 0.05, "confidence": 0.9}]
     params(copy, lambda values: values["utility"].update(limits={"stop": {"at_most": 0.05}}, require={"recall": recall}))
