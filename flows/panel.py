@@ -102,6 +102,14 @@ def _verdict(outcome: Outcome) -> Section:
     return Section(f"Verdict: {title}", lines=(*outcome.reasons, *looks))
 
 
+def _brief(read: dict[str, Any]) -> list[Section]:
+    """What the review page says, in short."""
+    return [
+        Section(part["title"], tuple(part["head"]) if part["rows"] else (), tuple(map(tuple, part["rows"])), tuple(part["lines"]))
+        for part in read.get("brief") or []
+    ]
+
+
 def _version(outcome: Outcome, read: dict[str, Any]) -> Section:
     champion = read.get("champion") or {}
     if outcome.identical:
@@ -139,9 +147,9 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def markdown(outcome: Outcome, data_digest: str | None) -> str:
-    """The panel as markdown, for Prefect's artifact."""
-    lines = ["# Retraining", ""]
-    for section in sections(outcome, read_panel(), data_digest):
+    """The panel as markdown, for Prefect's artifact, with criteria, slices, lessons and changes of the data as tables."""
+    lines, read = ["# Retraining", ""], read_panel()
+    for section in [*sections(outcome, read, data_digest), *_brief(read)]:
         lines += [f"## {section.title}", ""]
         if section.head:
             lines += [_row(section.head), "|" + " --- |" * len(section.head), *map(_row, section.rows), ""]

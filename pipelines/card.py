@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines import facts
+from pipelines.review.brief import brief
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -24,7 +25,7 @@ def cell(value: object) -> str:
 
 def markdown(read: Mapping[str, Any], plots: Sequence[str]) -> str:
     """The model card: verdict first, then what it decides, how well, on which data, and where it ends."""
-    sections = (_head, _decides, _kept, _utility, _quality, _calibration, _confusion, _data, _scope, _provenance)
+    sections = (_head, _reviewed, _decides, _kept, _utility, _quality, _calibration, _confusion, _data, _scope, _provenance)
     lines = [line for section in sections for line in section(read)]
     return "\n".join([*lines, "## Plots", "", *[f"![{name.removesuffix('.png').replace('_', ' ')}]({name})" for name in plots], ""])
 
@@ -46,6 +47,15 @@ def _head(read: Mapping[str, Any]) -> list[str]:
         *[f"- {cell(reason)}" for reason in verdict["reasons"]],
         "",
     ]
+
+
+def _reviewed(read: Mapping[str, Any]) -> list[str]:
+    """Criteria, slices, lessons and data in short; the review page says them at length."""
+    lines = []
+    for part in brief(read):
+        lines += [f"## {part['title']}", "", *[f"- {cell(line)}" for line in part["lines"]], *([""] if part["lines"] else [])]
+        lines += table(part["head"], part["rows"]) if part["rows"] else []
+    return [*lines, "All of it, with plots and a slider over the costs: `report/review.html`.", ""]
 
 
 def _decides(read: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from pipelines import card, facts, plots, store
 from pipelines.plots import Plot
 from pipelines.review import page
+from pipelines.review.brief import brief
 
 LIBRARIES = (
     "torch",
@@ -109,7 +110,7 @@ def main() -> None:
         for name, plot in made.items():
             (out / name).write_bytes(plot.png())
         (out / "card.md").write_text(card.markdown(read, sorted(made)), encoding="utf-8")
-        store.write_json(out / "panel.json", facts.panel(read))
+        store.write_json(out / "panel.json", {**facts.panel(read), "brief": brief(read)})
         (out / "review.html").write_text(page.html(read | {"provenance": provenance()}, history), encoding="utf-8")
 
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines import facts
-from pipelines.plots import GREY, INK, VERDICTS, Plot
-from pipelines.review.svg import Drawing, drawing
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pipelines.review.forest import LEVELS, RANGES, Marks, marks
 
 WORDS = {"PASS": "pass", "FAIL": "fail", "INSUFFICIENT_DATA": "too few rows", "ERROR": "error"}
 SIGNS = {"PASS": "✓", "FAIL": "✕", "INSUFFICIENT_DATA": "?", "ERROR": "!"}
+#: Names of the criteria, in the order in which they are shown.
 TITLES = {
     "utility": "Utility per case",
     "floor_trivial": "Utility above the best trivial policy",
@@ -34,20 +30,13 @@ TITLES = {
     "support": "Support",
     "validity": "Validity",
 }
-#: Which sign of the difference is better; a criterion that is not listed is drawn as it is measured.
-BETTER = dict.fromkeys(("utility", "floor_trivial", "floor_first", "v_information", "slice", "lesson", "requirement"), 1) | dict.fromkeys(
-    ("log_loss", "brier", "calibration_error", "negative_flips", "limit"), -1
-)
-#: Where a criterion that is no difference has its middle.
-CENTRES = {"slope": 1.0}
-#: Criteria whose margin stands on the side of what is worse; of the others the margin is the level itself.
-LEVELS = ("limit", "requirement")
-WIDTH, HEIGHT = 2.6, 0.3
+#: Criteria of a first champion that only ask for finite numbers: what they measured is no difference.
+FINITE = ("brier", "v_information")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One criterion as the page shows it; texts are "" and the strip None where there is nothing to say."""
+    """One criterion as the page shows it; texts are "" and marks None where there is nothing to say."""
 
     title: str
     subject: str
@@ -64,40 +53,56 @@ class Row:
     reason: str
     gated: bool
     decides: bool
-    strip: Drawing | None
+    marks: Marks | None
 
 
 def rows(verdict: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[Row]:
-    """All criteria in the gate's order, those that decide first; what is unknown here is shown as measured."""
+    """All criteria, those that decide first, checks of the rows last; what is unknown here is shown as measured."""
     first = verdict.get("champion", {}).get("state") != "champion"
-    return [_row(item, evaluation, f"c{number}", first=first) for number, item in enumerate(verdict.get("criteria") or [])]
+    place = {name: number for number, name in enumerate(TITLES)}
+    listed = sorted(verdict.get("criteria") or [], key=lambda item: place.get(str(item.get("criterion")), place["support"] - 0.5))
+    return [_row(item, evaluation, first=first) for item in listed]
 
 
-def _row(item: Mapping[str, Any], evaluation: Mapping[str, Any], name: str, *, first: bool) -> Row:
+def _row(item: Mapping[str, Any], evaluation: Mapping[str, Any], *, first: bool) -> Row:
     kind, subject = str(item.get("criterion")), item.get("subject")
     ours, theirs, named = sides(item, evaluation, first=first)
-    measured: dict[str, Any] = {"mean": item.get("estimate"), "low": item.get("low"), "high": item.get("high")}
-    known = measured["mean"] is not None
-    digits = decimals(measured if known else ours)
-    state = item.get("verdict") if item.get("verdict") in WORDS else "ERROR"
+    difference = None if first and kind in FINITE else item.get("estimate")
+    digits = max(2, decimals(ours)) if kind in RANGES else decimals(_interval(item) if difference is not None else ours)
+    gated = item.get("gated", True) is not False
+    state = str(item.get("verdict")) if item.get("verdict") in WORDS else "ERROR"
     return Row(
         title=TITLES.get(kind, kind.replace("_", " ")),
-        subject="" if subject is None else str(subject),
+        subject="" if subject is None or kind in RANGES else str(subject),
         challenger=figure(ours, digits=digits),
         other=figure(theirs, digits=digits),
         other_name=named,
-        difference=figure(measured, signed=kind in BETTER and kind not in (*LEVELS, "negative_flips"), digits=digits) if known else "",
-        margin=_margin(item),
+        difference=figure(_interval(item), signed=True, digits=digits) if difference is not None and kind not in (*LEVELS, *RANGES) else "",
+        margin=_margin(item, kind, digits),
         unit=str(item.get("unit") or ""),
         rows="" if item.get("rows") is None else f"{item['rows']:,}",
-        verdict=str(state),
-        word=WORDS[str(state)] if item.get("gated", True) is not False else "shown only",
-        sign=SIGNS[str(state)] if item.get("gated", True) is not False else "·",
+        verdict=state,
+        word=WORDS[state] if gated else "shown only",
+        sign=SIGNS[state] if gated else "·",
         reason=str(item.get("reason") or ""),
-        gated=item.get("gated", True) is not False,
+        gated=gated,
         decides=kind == "utility",
-        strip=strip(item, name) if known and None not in measured.values() else None,
+        marks=None if difference is None else marks(item, ours),
     )
+
+
+def _interval(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mean": item.get("estimate"), "low": item.get("low"), "high": item.get("high")}
+
+
+def _margin(item: Mapping[str, Any], kind: str, digits: int) -> str:
+    """What the criterion allows: a margin, a level, or a range."""
+    low, high, margin = item.get("low"), item.get("high"), item.get("margin")
+    if kind in RANGES:
+        return "" if low is None or high is None else f"up to {high:.{digits}f}" if kind == "calibration_error" else f"{low:g} to {high:g}"
+    if margin is None:
+        return ""
+    return f"{'at least ' if kind == 'requirement' else 'at most ' if kind in LEVELS else ''}{margin:.3g}"
 
 
 def figure(item: Mapping[str, Any] | None, *, signed: bool = False, digits: int | None = None) -> str:
@@ -116,19 +121,11 @@ def decimals(item: Mapping[str, Any] | None) -> int:
     return min(6, max(0, 2 - math.floor(math.log10(width)))) if width > 0 else 3
 
 
-def _margin(item: Mapping[str, Any]) -> str:
-    if item.get("margin") is None:
-        return ""
-    return (
-        f"{'at most ' if item['criterion'] == 'limit' else 'at least ' if item['criterion'] == 'requirement' else ''}{item['margin']:.3g}"
-    )
-
-
 def sides(item: Mapping[str, Any], evaluation: Mapping[str, Any], *, first: bool) -> tuple[Any, Any, str]:
     """The challenger's own figure for a criterion, that of what it is compared with, and what this is; None where there is none."""
     kind, subject = str(item.get("criterion")), item.get("subject")
     ours, theirs = evaluation.get("challenger") or {}, evaluation.get("champion") or {}
-    utility, name = ours.get("utility"), "champion"
+    utility, name = ours.get("utility"), "class shares" if first else "champion"
     pair: tuple[Any, Any]
     if kind == "floor_trivial" or (kind == "utility" and first):
         return utility, evaluation.get("reference"), f"best trivial policy: {evaluation.get('best_trivial')}"
@@ -148,45 +145,14 @@ def sides(item: Mapping[str, Any], evaluation: Mapping[str, Any], *, first: bool
     elif kind == "requirement":
         pair = _listed(evaluation.get("requirements"), "class", subject, "recall")
     elif kind == "negative_flips":
-        pair = ((evaluation.get("flips") or {}).get("negative"), None)
+        pair = (evaluation.get("flips") or {}).get("negative"), None
     else:
         pair = ours.get(kind), theirs.get(kind)
     known = [side if isinstance(side, Mapping) else None for side in pair]
-    return known[0], known[1], name
+    return known[0] or (_interval(item) if kind in LEVELS else None), known[1], name
 
 
 def _listed(items: Any, key: str, subject: Any, measured: str) -> tuple[Any, Any]:
     """The challenger's and the champion's figure in the item that is named `subject`."""
     found: Mapping[str, Any] = next((item for item in items or [] if item.get(key) == subject), {})
     return found.get(measured), found.get("champion")
-
-
-def strip(item: Mapping[str, Any], name: str) -> Drawing:
-    """The interval on a scale of its own with zero in the middle, to the right what is better, and the margin as a tick."""
-    kind = item.get("criterion")
-    turn = BETTER.get(str(kind), 1)
-    middle = item["margin"] if kind in LEVELS and item.get("margin") is not None else CENTRES.get(str(kind), 0.0)
-    at = [turn * (item[key] - middle) for key in ("estimate", "low", "high")]
-    margin = 0.0 if kind in LEVELS else float(item.get("margin") or 0.0)
-    reach = max(1e-12, *(abs(value) for value in at), abs(margin))
-
-    def draw(figure: Figure) -> None:
-        figure.set_layout_engine("none")
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_axis_off()
-        axes.set(xlim=(-1.12, 1.12), ylim=(-1, 1))
-        axes.plot([-1.12, 1.12], [0, 0], color=GREY, linewidth=0.5)
-        axes.plot([0, 0], [-1, 1], color=INK, linewidth=0.9)
-        sides_of = (-1, 1) if kind in ("slope", "intercept") else (-1,)
-        for side in sides_of if margin else ():
-            axes.plot([side * margin / reach] * 2, [-0.8, 0.8], color=GREY, linewidth=1.4, linestyle=(0, (2, 1.2)))
-        colour = VERDICTS.get(str(item.get("verdict")), INK)
-        axes.plot([at[1] / reach, at[2] / reach], [0, 0], color=colour, linewidth=3.2, solid_capstyle="butt")
-        axes.plot([at[0] / reach], [0], color=colour, marker="D", markersize=5.5)
-
-    return drawing(Plot(draw, WIDTH, HEIGHT), name, title="", hidden=True)
-
-
-def policies(read: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Utility per case of all policies, as texts, with what kind each is."""
-    return [{**item, "text": facts.interval(item)} for item in facts.policies(read)]

@@ -13,7 +13,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipelines import facts, plots
-from pipelines.review import criteria, sections, slider
+from pipelines.review import criteria, drift, forest, sections, slider
 from pipelines.review.svg import Drawing, drawing
 
 CONTENTS = (
@@ -51,7 +51,15 @@ def html(read: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str
             description="Train loss and valid log loss per epoch.",
         ),
     }
-    drawings = [*shown.values(), *(row.strip for row in rows if row.strip), *([moved.drawing] if isinstance(moved, slider.Slider) else [])]
+    strips = [forest.strip(row.marks, row.verdict if row.gated else "", f"c{at}") if row.marks else None for at, row in enumerate(rows)]
+    data = sections.data(read)
+    drifts = drift.pictures((data["changes"] or {}).get("features", []))
+    drawings = [
+        *shown.values(),
+        *(strip for strip in strips if strip),
+        *drifts.values(),
+        *([moved.drawing] if isinstance(moved, slider.Slider) else []),
+    ]
     css, script = _resource("page.css") + _rules(drawings), _resource("page.js")
     return _template().render(
         **shown,
@@ -66,17 +74,17 @@ def html(read: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str
         verdict=sections.verdict(read),
         tiles=sections.tiles(read),
         notes=notes(read),
-        rows=rows,
-        policies=criteria.policies(read),
+        rows=list(zip(rows, strips, strict=True)),
+        policies=[{**item, "text": facts.interval(item)} for item in facts.policies(read)],
         slider=moved,
         slider_rows=facts.rows_said(curves["operating"]["rows"], _effective(read)) if isinstance(moved, slider.Slider) else "",
         shipped=shipped(read),
-        cost_curve=None,
         calibration=sections.calibration(read),
         slices=sections.slices(evaluation),
         lessons=sections.lessons(read.get("lessons")),
         flips=flips(evaluation),
-        data=sections.data(read),
+        data=data,
+        drifts=drifts,
         provenance=sections.provenance(read),
         steps=Markup(embedded(moved.data)) if isinstance(moved, slider.Slider) else Markup("null"),
     )
@@ -108,7 +116,7 @@ def shipped(read: Mapping[str, Any]) -> str:
     if evaluation["limits"] or evaluation["requirements"]:
         return "Limits and requirements are not kept along the slider; what ships keeps them."
     if decision["chosen"] == "analytic":
-        return "So is what ships."
+        return "What ships is decided by the same formula."
     cut = f" (threshold {decision['threshold']:.4f})" if isinstance(decision.get("threshold"), int | float) else ""
     return f"What ships was tuned on calib instead: {decision['chosen']}{cut}."
 

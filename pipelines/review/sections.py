@@ -17,8 +17,7 @@ HEADS = {
 BY_HAND = "--by NAME --why TEXT"
 #: Most of a list that the page shows, and most characters of a text that comes from the data.
 MOST_LISTED, MOST_CASES, MOST_INPUTS, LONGEST = 60, 3, 12, 90
-#: From these on a change of a feature's distribution is called one; the stability index and the two-sample distances have no others.
-DRIFTED = {"psi": 0.1}
+STABLE, NEWS = "stable", {"appeared": "new values", "gone": "no longer seen"}
 
 
 def short(value: Any, longest: int = LONGEST) -> str:
@@ -215,24 +214,39 @@ def changes(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """What changed since the champion's table: rows, schema, and features by how much they moved; None where nothing is known."""
     if not found:
         return None
-    schema = found.get("schema") or {}
-    features = sorted(found.get("features") or [], key=lambda item: -max(item.get(key) or 0.0 for key in ("psi", "ks", "tv")))
-    before, now = found.get("rows_before"), found.get("rows_now")
+    schema, before, now = found.get("schema") or {}, found.get("rows_before"), found.get("rows_now")
+    listed = sorted(found.get("features") or [], key=lambda item: (item.get("word") == STABLE, -(item.get("psi") or 0.0)))
+    target = found.get("target")
+    shown = [*([target] if target else []), *listed[:MOST_LISTED]]
     return {
         "rows": "" if before is None or now is None else f"{before:,} then, {now:,} now ({now - before:+,})",
-        "schema": [(word, [short(name) for name in schema.get(word) or []]) for word in ("added", "removed", "retyped")],
-        "features": [
-            {
-                "name": short(item["feature"]),
-                "psi": facts.number(item.get("psi")),
-                "distance": facts.number(item.get("ks") if item.get("ks") is not None else item.get("tv")),
-                "missing": f"{facts.share(item.get('missing_before'))} → {facts.share(item.get('missing_now'))}",
-                "word": short(item.get("word") or ""),
-                "moved": (item.get("psi") or 0.0) >= DRIFTED["psi"],
-            }
-            for item in features[:MOST_LISTED]
-        ],
-        "left": max(0, len(features) - MOST_LISTED),
+        "schema": [(word, [_column(item) for item in schema.get(word) or []][:MOST_LISTED]) for word in ("added", "removed", "retyped")],
+        "moved": sum(item.get("word") != STABLE for item in listed),
+        "compared": len(listed),
+        "features": [_moved(item, is_target=item is target) for item in shown],
+        "left": max(0, len(listed) - MOST_LISTED),
+    }
+
+
+def _column(item: Any) -> str:
+    """A column's name, with its kinds where that is what changed."""
+    return f"{short(item['column'])} ({item['before']} → {item['now']})" if isinstance(item, Mapping) else short(item)
+
+
+def _moved(item: Mapping[str, Any], *, is_target: bool) -> dict[str, Any]:
+    """How a feature moved, as texts."""
+    moved = bool(item.get("word")) and item["word"] != STABLE
+    values = [f"{word}: {', '.join(short(value, 30) for value in item[key])}" for key, word in NEWS.items() if item.get(key)]
+    return {
+        "name": short(item["feature"]),
+        "remark": "; ".join([*(["the target"] if is_target else []), *values]),
+        "psi": facts.number(item.get("psi")),
+        "noise": "" if item.get("psi_noise") is None else facts.number(item["psi_noise"]),
+        "distance": facts.number(item.get("ks") if item.get("ks") is not None else item.get("tv")),
+        "missing": f"{facts.share(item.get('missing_before'))} → {facts.share(item.get('missing_now'))}",
+        "word": short(item.get("word") or ""),
+        "moved": moved,
+        "bins": item.get("bins") if moved else None,
     }
 
 
