@@ -31,7 +31,7 @@ def write(folder: Path, bundle: Bundle, frame: pl.DataFrame, calibrated: NDArray
     """
     columns = [name for name in frame.columns if name in {*bundle.features_in(frame.columns), *bundle.cost_columns}]
     frame = frame.select(columns)
-    chosen = _spread(bundle.decide(calibrated, frame).actions, calibrated.max(axis=1))
+    chosen = _spread(bundle.decide(calibrated, frame).actions, calibrated[:, -1])
     frame, calibrated = frame[chosen], calibrated[chosen]
     decided, sure = bundle.decide(calibrated, frame), certain(bundle, calibrated, frame)
     frame.write_parquet(folder / INPUTS)
@@ -46,7 +46,7 @@ def write(folder: Path, bundle: Bundle, frame: pl.DataFrame, calibrated: NDArray
 
 
 def _spread(actions: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.int64]:
-    """At most ROWS row numbers, sorted: of each action its share in turn, evenly along the score."""
+    """About ROWS row numbers, sorted: as many of each action that is taken, evenly along the score, its ends among them."""
     taken = np.unique(actions)
     each = max(1, ROWS // len(taken))
     found = []

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from pipelines import fresh, golden, provenance, publication, shipping
 from pipelines.bundle import Bundle
 from pipelines.errors import ExpostError, must
 from pipelines.failpoints import reach
-from pipelines.tracking import experiment, reached, store_uri, without_password
+from pipelines.tracking import again, experiment, reached, store_uri, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,14 +86,11 @@ def run_url(uri: str, experiment: str, run_id: str) -> str:
 
 def _version_of(client: MlflowClient, model: str, key: str) -> Any:
     """The lowest version with this key, which is the live one; later ones, born of a repeated request, are tagged for who reads MLflow."""
-    from mlflow.exceptions import MlflowException
-
     found = client.search_model_versions(f"name='{model}' and tags.run_key='{key}'", max_results=1000)
     versions = sorted(found, key=lambda version: int(version.version))
     for later in versions[1:]:
         if "duplicate" not in later.tags:
-            with suppress(MlflowException):  # another process tags it at this moment
-                client.set_model_version_tag(model, later.version, "duplicate", str(versions[0].version))
+            again(partial(client.set_model_version_tag, model, later.version, "duplicate", str(versions[0].version)))
     return versions[0] if versions else None
 
 
@@ -134,7 +132,8 @@ def _log_run(client: MlflowClient, run_id: str, at: int, facts: Mapping[str, str
     for start in range(0, len(measured), 1000):
         client.log_batch(run_id, metrics=measured[start : start + 1000])
     data = publication.dataset(facts["data_digest"])
-    client.log_inputs(run_id, [DatasetInput(Dataset(**data), [InputTag("mlflow.data.context", "training")])])
+    inputs = [DatasetInput(Dataset(**data), [InputTag("mlflow.data.context", "training")])]
+    again(lambda: client.log_inputs(run_id, inputs))
     for path, where in publication.files():
         client.log_artifact(run_id, str(path), where)
 
@@ -164,6 +163,7 @@ def _judge_again(client: MlflowClient, model: str, version: Any, facts: Mapping[
     for path, where in publication.files():
         if where != publication.GOLDEN:
             client.log_artifact(version.run_id, str(path), where)
+    reach("register.files")
     client.update_model_version(model, version.version, publication.card())
     for name in JUDGED:
         if name in facts:
@@ -191,17 +191,8 @@ def crowned(model: str, tracking_uri: str) -> int | None:
 
 
 def _point(client: MlflowClient, model: str, alias: str, version: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    def current() -> str:
-        return str(client.get_registered_model(model).aliases.get(alias))
-
-    if current() != str(version):
-        try:
-            client.set_registered_model_alias(model, alias, str(version))
-        except MlflowException:  # another process set it at this moment
-            if current() != str(version):
-                raise
+    if client.get_registered_model(model).aliases.get(alias) not in (version, str(version)):
+        again(lambda: client.set_registered_model_alias(model, alias, str(version)))
 
 
 def fetch_bundle(model: str, tracking_uri: str, version: int, folder: Path, bundle_sha256: str | None = None) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default retries for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
 
@@ -115,6 +116,19 @@ def experiment(client: MlflowClient, tracking_uri: str, model: str) -> str:
             if found is None:
                 raise
     return str(found.experiment_id)
+
+
+def again(write: Callable[[], object]) -> None:
+    """Call `write`, and again where another process wrote the same row at that moment: then it finds the row and updates it."""
+    from mlflow.exceptions import MlflowException
+
+    for last in (False, False, True):
+        try:
+            write()
+            return
+        except MlflowException as error:
+            if last or error.error_code != "BAD_REQUEST":  # so it reports a unique constraint that two writers ran into
+                raise
 
 
 def prepare(tracking_uri: str, model: str) -> None:
