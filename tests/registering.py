@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from pipelines import registry, store
 from pipelines.bundle import write_manifest
-from pipelines.commands import mirror
+from pipelines.commands import mirror, publish
 from tests.stages.judging import other_policy
 from tests.stages.shipped import renew_golden
 
@@ -81,9 +81,11 @@ def uri() -> str:
     return f"sqlite:///{Path.cwd()}/mlflow/mlflow.db"
 
 
-def register(word: str = "FAIL") -> registry.Registered:
-    """Register what is in the workspace, judged so."""
-    return registry.register(MODEL, uri(), data_digest=DATA, verdict=judge(word))
+def register(word: str | None = None, model: str = MODEL) -> registry.Registered:
+    """Register what is in the workspace, judged so first where a word is given."""
+    if word is not None:
+        judge(word)
+    return registry.register(model, uri(), data_digest=DATA, verdict=publish.read_verdict())
 
 
 def client() -> MlflowClient:
@@ -96,6 +98,8 @@ def versions() -> list[Any]:
     return sorted(client().search_model_versions(f"name='{MODEL}'"), key=lambda version: int(version.version))
 
 
-def runs() -> list[Any]:
-    """All runs of the model's experiment."""
-    return list(client().search_runs([client().get_experiment_by_name(MODEL).experiment_id]))
+def runs(there: MlflowClient | None = None, model: str = MODEL) -> dict[str, str]:
+    """Status of each run of the model's experiment."""
+    there = there or client()
+    found = there.search_runs([there.get_experiment_by_name(model).experiment_id])
+    return {run.info.run_id: run.info.status for run in found}

@@ -23,7 +23,7 @@ from tests.conftest import ROOT, run
 from tests.faults.proxy import Server, between, free_port
 from tests.registering import DATA, MODEL, client, judge, prepared, register, runs, silent, uri, versions
 
-REGISTER = "from tests.registering import register; register('FAIL')"
+REGISTER = "from tests.registering import register; register()"
 MOMENTS = [name for name in failpoints.NAMES if name.startswith("register.")]
 
 
@@ -72,7 +72,7 @@ def test_killed_while_registering_leaves_nothing_that_does_not_verify_and_the_ne
         assert Bundle.load(ready / "found").manifest["bundle_sha256"] == version.tags["bundle_sha256"]
     register()
     assert state() == clean
-    assert "RUNNING" not in {run.info.status for run in runs()}
+    assert "RUNNING" not in runs().values()
     assert len(versions()) == 1
 
 
@@ -80,32 +80,34 @@ AT_ONCE = """
 import os, sys, traceback
 import mlflow, onnxruntime, polars
 from tests.registering import register
-ready, go = os.pipe()
-children = []
-for _ in range(int(sys.argv[1])):
-    if (child := os.fork()) == 0:
-        os.close(go)
-        os.read(ready, 1)  # ends for all at the same moment
-        try:
-            print(register("FAIL").created, flush=True)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    children.append(child)
-os.close(go)
-sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+def at_once(count, model):
+    ready, go = os.pipe()
+    children = []
+    for _ in range(count):
+        if (child := os.fork()) == 0:
+            os.close(go)
+            os.read(ready, 1)  # ends for all at the same moment
+            try:
+                os.write(1, f"{model} {register(model=model).created}\\n".encode())
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    os.close(go)
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+sys.exit(at_once(2, "pair") + at_once(8, "tested"))
 """
 
 
-@pytest.mark.parametrize("count", ["2", "8"])
-def test_the_same_result_registered_by_several_at_once_is_one_live_version(ready: Path, clean: dict[str, Any], count: str) -> None:
-    done = run(sys.executable, "-c", AT_ONCE, count, cwd=ready, PYTHONPATH=str(ROOT))
+def test_the_same_result_registered_by_several_at_once_is_one_live_version(ready: Path, clean: dict[str, Any]) -> None:
+    done = run(sys.executable, "-c", AT_ONCE, cwd=ready, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split()) == ["False"] * (int(count) - 1) + ["True"]
+    assert sorted(done.stdout.splitlines()) == ["pair False", "pair True", *["tested False"] * 7, "tested True"]
     assert state() == clean
-    assert [version.version for version in versions() if "duplicate" not in version.tags] == [1]
-    assert {run.info.status for run in runs()} == {"FINISHED"}
+    assert [one["version"] for one in registry.versions("pair", uri())] == [1]
+    assert [int(version.version) for version in versions() if "duplicate" not in version.tags] == [1]
+    assert set(runs().values()) == {"FINISHED"}
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +136,7 @@ def test_an_answer_that_is_lost_leaves_one_live_version(
         assert [one["version"] for one in registry.versions(model, url)] == [1]
         registry.fetch_bundle(model, url, 1, ready / "found")
         assert registry.verdict(model, url, 1) == verdict
-    there = MlflowClient(f"http://127.0.0.1:{server.port}")
-    states = {run.info.run_id: run.info.status for run in there.search_runs([there.get_experiment_by_name(model).experiment_id])}
+    states = runs(MlflowClient(f"http://127.0.0.1:{server.port}"), model)
     assert states.pop(first.run_id) == "FINISHED"
     assert set(states.values()) <= {"KILLED"}
 
@@ -186,7 +187,7 @@ def test_a_full_disk_registers_nothing_and_leaves_the_champion(ready: Path, smal
     ):
         publish.publish(DATA, silent)
     assert versions() == []
-    assert {run.info.status for run in runs()} == {"FAILED"}
+    assert set(runs().values()) == {"FAILED"}
 
 
 def test_a_database_that_another_process_holds_is_waited_for_a_while_and_then_named(ready: Path) -> None:
