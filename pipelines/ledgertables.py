@@ -150,7 +150,7 @@ def bring_up_to_date(connection: sa.Connection, now: str) -> None:
         _widen(connection, {column["name"] for column in inspector.get_columns(HISTORY.name)})
     TABLES.create_all(connection)
     for statement in _triggers(connection.dialect.name):
-        connection.exec_driver_sql(statement)
+        connection.execute(sa.text(statement))
     connection.execute(sa.insert(_SCHEMA).values(version=SCHEMA, at=now))
 
 

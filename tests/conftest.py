@@ -16,6 +16,7 @@ import yaml
 from hypothesis import settings
 
 import pipelines  # noqa: F401  telemetry off before anything else is imported
+from tests.postgres import postgres_server  # noqa: F401  a fixture
 
 # A loaded machine is no failure, and what decides whether a change lands must not be drawn by lot.
 settings.register_profile("expost", deadline=None, derandomize=os.environ.get("CI") == "true")
