@@ -74,9 +74,11 @@ class Ledger:
                 yield connection
         except sa.exc.DBAPIError as error:
             where, reason = self._engine.url.render_as_string(hide_password=True), str(error.orig).strip().splitlines()[0]
+            held = any(word in reason for word in ("database is locked", "lock timeout"))
+            rule = "the ledger must be free to read and write" if held else "the ledger must be within reach"
+            remedy = "when the process that holds it has ended" if held else "when it answers, or mend registry.ledger_uri in params.yaml"
             raise UnreachableError(
-                f"the ledger must be within reach, however: {where}: {reason}. What the stages computed is safe on disk: run the command again "
-                "when it answers; or mend registry.ledger_uri in params.yaml."
+                f"{rule}, however: {where}: {reason}. What the stages computed is safe on disk: run the command again {remedy}."
             ) from error
 
     def _writing(self) -> AbstractContextManager[sa.Connection]:

@@ -51,7 +51,7 @@ def target(model: str, rows: Rows, to: int | None) -> Row:
         found = reigned[-1] if reigned[-1]["kind"] == "rollback" else previous(rows)
         if found is None:
             remedy = "`expost history` shows who reigned; `--to N` names one of them."
-            raise must("there must be an earlier champion to roll back to", "there is none that was not rejected", remedy)
+            raise must("there must be an earlier champion to roll back to", "no other version reigned that was not rejected since", remedy)
         return found
     found = next((row for row in reversed(reigned) if row["to_version"] == to), None)
     if found is None:
