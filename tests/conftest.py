@@ -147,3 +147,13 @@ def ready(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     judged_world()
     return folder
+
+
+@pytest.fixture
+def proven(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Versions that were asked to prove themselves, without the fresh process, which takes seconds and has tests of its own."""
+    from pipelines import registry
+
+    asked: list[int] = []
+    monkeypatch.setattr(registry, "prove", lambda model, uri, version: asked.append(version))
+    return asked
