@@ -24,7 +24,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipelines import registry, store, tracking
+from pipelines import registry, tracking
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.commands import mirror, publish, status
 from pipelines.errors import ExpostError
@@ -32,6 +32,8 @@ from pipelines.ledger import Ledger, UnreachableError
 from tests.registering import DATA, MODEL, another_result, client, judge, silent, uri, versions
 from tests.stages.judging import edit
 from tests.stages.shipped import mixed_table
+
+pytestmark = pytest.mark.usefixtures("proven")
 
 
 def test_a_result_that_passes_is_registered_promoted_and_mirrored(ready: Path) -> None:
@@ -171,31 +173,6 @@ def test_out_of_reach_is_one_message_and_the_mirror_stands(ready: Path, monkeypa
     mirror.refresh_mirror(silent)
     assert publish.publish(DATA, silent).promoted
     assert json.loads(mirror.STATUS.read_text())["version"] == 2
-
-
-def test_a_crash_between_ledger_and_alias_is_repaired_at_the_next_start(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registry, "crown", crash)
-        with pytest.raises(KeyboardInterrupt):
-            publish.publish(DATA, silent)
-    assert "champion" not in client().get_registered_model(MODEL).aliases
-    for _ in range(2):
-        mirror.refresh_mirror(silent)
-        assert int(client().get_model_version_by_alias(MODEL, "champion").version) == 1
-        assert Bundle.load(mirror.BUNDLE).manifest["bundle_sha256"] == json.loads(mirror.STATUS.read_text())["bundle_sha256"]
-
-
-def test_a_verdict_against_an_earlier_champion_does_not_promote(ready: Path) -> None:
-    stale = judge("PASS")
-    publish.publish(DATA, silent)
-    another_result()
-    store.write_json(Path("data/gate/verdict.json"), {**judge("PASS"), "champion": stale["champion"]})
-    with pytest.raises(ExpostError, match="must follow the champion that it was judged against"):
-        publish.publish(DATA, silent)
-    assert json.loads(mirror.STATUS.read_text())["version"] == 1
 
 
 def test_a_damaged_mirror_is_fetched_again(ready: Path) -> None:
