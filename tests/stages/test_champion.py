@@ -53,6 +53,35 @@ def test_no_champion_leaves_no_bundle_of_an_earlier_one(mirror: Path) -> None:
     assert not Path("data/champion/bundle").exists()
 
 
+def floored(mirror: Path) -> None:
+    """Give the mirror the floor's anchor, a bundle of its own."""
+    (mirror / "first").mkdir()
+    (mirror / "first/policy.json").write_bytes(b"[]")
+    digest = hashlib.sha256(f"policy.json:{hashlib.sha256(b'[]').hexdigest()}".encode()).hexdigest()
+    status = json.loads((mirror / "status.json").read_text())
+    (mirror / "status.json").write_text(json.dumps({**status, "first": {"version": 1, "bundle_sha256": digest}}))
+
+
+def test_what_the_mirror_knows_beside_the_champion_is_copied_too(mirror: Path) -> None:
+    floored(mirror)
+    for name in champion.NOTES:
+        (mirror / name).write_text(name)
+    (mirror / "something-else").write_text("x")
+    champion.main()
+    assert {path.name for path in Path("data/champion").iterdir()} == {"status.json", "bundle", "first", *champion.NOTES}
+    assert Path("data/champion/first/policy.json").read_bytes() == b"[]"
+    assert Path("data/champion/looks.npy").read_text() == "looks.npy"
+
+
+def test_a_mirror_that_is_replaced_while_it_is_read_is_read_again(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a rollback beside a run does it: for a moment the status and the bundle are not of one champion."""
+    whole = (mirror / "bundle/model.onnx").read_bytes()
+    (mirror / "bundle/model.onnx").write_bytes(b"of another champion")
+    monkeypatch.setattr(champion.time, "sleep", lambda seconds: (mirror / "bundle/model.onnx").write_bytes(whole))
+    champion.main()
+    assert Path("data/champion/bundle/model.onnx").read_bytes() == whole
+
+
 def changed_byte(mirror: Path) -> None:
     (mirror / "bundle/model.onnx").write_bytes(b"weighty")
 
@@ -88,8 +117,36 @@ def bundle_without_status(mirror: Path) -> None:
     (mirror / "status.json").unlink()
 
 
+def missing_anchor(mirror: Path) -> None:
+    floored(mirror)
+    (mirror / "first/policy.json").unlink()
+    (mirror / "first").rmdir()
+
+
+def changed_anchor(mirror: Path) -> None:
+    floored(mirror)
+    (mirror / "first/policy.json").write_bytes(b"{}")
+
+
+def linked_note(mirror: Path) -> None:
+    (mirror / "looks.npy").symlink_to("/etc/hostname")
+
+
 @pytest.mark.parametrize(
-    "damage", [changed_byte, extra_file, missing_file, missing_bundle, link, truncated_status, unknown_state, bundle_without_status]
+    "damage",
+    [
+        missing_anchor,
+        changed_anchor,
+        linked_note,
+        changed_byte,
+        extra_file,
+        missing_file,
+        missing_bundle,
+        link,
+        truncated_status,
+        unknown_state,
+        bundle_without_status,
+    ],
 )
 def test_a_corrupt_mirror_is_refused_and_the_last_copy_stays(mirror: Path, damage) -> None:
     champion.main()
