@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import search, store, utilities
+from pipelines import lessons, search, store, utilities
 from pipelines.candidates import Calib, candidate, choose, tuned_and_judged
 from pipelines.core import constraints, policy, sample, threshold, tuning
 from pipelines.core.constraints import Constraints, Recall
@@ -63,8 +63,10 @@ def main() -> None:
         "thresholds": thresholds(calib, {c["policy"]: c["threshold"] for c in candidates}, shipped["threshold"], options),
         "notes": notes(calib, utility, taken[chosen], fitted[chosen].tuned, options),
     }
+    learned = lessons.summary(calib, calib_rows(), taken[chosen], utility.actions, options)
     with store.stage_folder("decide") as out:
         store.write_json(out / "policy.json", shipped)
+        store.write_json(out / "lessons.json", learned)
         store.write_json(out / "summary.json", summary)
         store.write_json(out / "metrics.json", flat(summary))
         write_study(out, study, calib.classes, utility.actions)
@@ -81,13 +83,18 @@ def journal_path(calib: Calib, utility: Utility, options: Decide) -> Path:
     return CHECKPOINTS / f"decide-{digest.hexdigest()[:32]}.journal"
 
 
+def calib_rows() -> Int:
+    """Numbers of the calib rows in the table, from 0."""
+    return np.asarray(np.load(store.need(store.stage_path("calibrate", "rows.npy")), allow_pickle=False))
+
+
 def read_calib(utility: Utility) -> tuple[Calib, dict[str, list[float]] | None]:
     """Read what calibrate wrote, with the labels, groups, weights and utilities of its rows; and the class prior where one is declared."""
 
     def array(stage: str, name: str) -> Any:
         return np.load(store.need(store.stage_path(stage, name)), allow_pickle=False)
 
-    rows, crossfitted = array("calibrate", "rows.npy"), array("calibrate", "crossfit.npy")
+    rows, crossfitted = calib_rows(), array("calibrate", "crossfit.npy")
     classes = tuple(store.read_json(store.stage_path("split", "meta.json"))["classes"])
     if not np.allclose(crossfitted.sum(axis=2), 1, atol=1e-6):
         raise must("data/calibrate/crossfit.npy must hold probabilities", "rows do not sum to 1", "Run `dvc repro calibrate`.")

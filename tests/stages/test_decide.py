@@ -42,6 +42,8 @@ def write_upstream(*, n: int = 300, K: int = 2, off: float = 0.0, seed: int = 0,
             np.save(store.stage_path(stage, f"{name}.npy"), array)
     store.stage_path("ingest").mkdir(parents=True, exist_ok=True)
     pl.DataFrame({"amount": rng.lognormal(0, 1, n), "fee": np.ones(n)}).write_parquet(store.stage_path("ingest", "table.parquet"))
+    columns = [{"name": "amount", "role": "feature+cost", "kind": "number"}, {"name": "fee", "role": "cost", "kind": "number"}]
+    store.write_json(store.stage_path("ingest", "schema.json"), {"columns": columns})
     store.write_json(store.stage_path("split", "meta.json"), {"classes": [f"c{k}" for k in range(K)]})
     reference = labelshift.reference(softmax(wrong), labels, weights=weights)
     store.write_json(store.stage_path("calibrate", "calibrator.json"), {"reference": reference})
@@ -167,7 +169,7 @@ def test_the_same_inputs_give_the_same_bytes(monkeypatch, tmp_path):
     first = {p.name: p.read_bytes() for p in Path("data/decide").iterdir()}
     decide.main()
     assert first == {p.name: p.read_bytes() for p in Path("data/decide").iterdir()}
-    assert set(first) == {"policy.json", "summary.json", "metrics.json", "trials.csv", "study.json", "utility_curve.csv"}
+    assert set(first) == {"policy.json", "summary.json", "lessons.json", "metrics.json", "trials.csv", "study.json", "utility_curve.csv"}
     metrics = json.loads(first["metrics.json"])
     assert {"utility", "utility_low", "utility_high", "gain", "utility_argmax", "utility_always_biopsy", "utility_always_no_biopsy"} <= set(
         metrics
