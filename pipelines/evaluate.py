@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import comparator, drift, holdout, rivals, store
+from pipelines import comparator, drift, holdout, rivals, sliced, store
 from pipelines.bundle import Bundle
 from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, score
 from pipelines.core import constraints, evaluation, operating, partition, policy, representation
@@ -32,13 +32,12 @@ CRITERIA = ("utility", "log_loss", "brier", "v_information")
 def main() -> None:
     """Write data/evaluate: rows.parquet, evaluation.json, curves.json."""
     settings = load(Evaluate)
-    display = Display(settings.confidence, settings.resamples, settings.seed)
     challenger, status = Bundle.load(store.stage_path("package", "bundle")), store.read_json(store.stage_path("champion", "status.json"))
     table, champion = read_table(deployment(challenger)), champion_bundle(status)
     names = ("weights_sha256", "policy_sha256")
     same = isinstance(champion, Bundle) and all(champion.manifest[name] == challenger.manifest[name] for name in names)
     with store.stage_folder("evaluate") as out:
-        write(out, table, challenger, champion, status=status, same=same, display=display, neighbours=settings.neighbours)
+        write(out, table, challenger, champion, status=status, same=same, settings=settings)
         drift.write(out, table.frame, table.weights, table.groups)
 
 
@@ -56,10 +55,10 @@ def write(
     *,
     status: dict[str, Any],
     same: bool,
-    display: Display,
-    neighbours: int,
+    settings: Evaluate,
 ) -> None:
     """Score, measure and write; `same` says that the champion has the challenger's weights and policy."""
+    display, neighbours = Display(settings.confidence, settings.resamples, settings.seed), settings.neighbours
     index = np.flatnonzero((table.parts == CALIB) | (table.parts == HOLDOUT))
     scored, procedure = score(challenger, table, index), rivals.procedure_of(challenger)
     found = compare(reigning, table, index, scored, same) if isinstance(reigning, Bundle) else reigning
@@ -86,7 +85,8 @@ def write(
     first = None if same else rivals.first_champion(status, table, index, held=held, fit=fit, procedure=procedure)
     others = {"redecided": redone, "first": None if first is None else first.results}
     judged = Judged(cases, reference, models, others)
-    holdout.frame_of(table, index[held], judged).write_parquet(out / "rows.parquet", statistics=False)
+    parts = sliced.sliced(table.frame[index[held]], challenger.schema["target"], settings)
+    holdout.frame_of(table, index[held], judged, parts.columns()).write_parquet(out / "rows.parquet", statistics=False)
     gain = None if champion is None else best_gain([champion.scored, anew], fit, fit_cases, table)
     compared_with = None if champion is None else comparison(champion, held, both, cases, display)
     store.write_json(
@@ -104,6 +104,7 @@ def write(
             "redecided": rivals.shown(redone, cases, display),
             "first": floor(first, ours, cases, display),
             "flips": turned(ours, redone, models, cases, display),
+            **sliced.figures(parts, judged, display),
             "unavailable": unavailable(ours, found, gain, first),
             "broken": broken(found, first),
             "notes": [*(champion.notes if champion else ()), *([compared_with["sentence"]] if compared_with else [])],

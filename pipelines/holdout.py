@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,8 +37,8 @@ class Judged:
     others: Mapping[str, Other | None]
 
 
-def frame_of(table: Table, holdout: Ints, judged: Judged) -> pl.DataFrame:
-    """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none."""
+def frame_of(table: Table, holdout: Ints, judged: Judged, masks: Sequence[pl.Series] = ()) -> pl.DataFrame:
+    """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none. `masks` are the slices'."""
     import polars as pl
 
     cases, (blind, prior) = judged.cases, judged.reference
@@ -67,7 +67,7 @@ def frame_of(table: Table, holdout: Ints, judged: Judged) -> pl.DataFrame:
         if other is not None:
             pairs = {"utility": other.utility} | ({"right": other.right} if prefix == "redecided" else {})
             columns += [_masked(pl.Series(f"{prefix}_{name}", column), pl.Series(other.mask)) for name, column in pairs.items()]
-    return pl.DataFrame(columns)
+    return pl.DataFrame([*columns, *masks])
 
 
 def _masked(series: pl.Series, shown: pl.Series) -> pl.Series:

@@ -91,7 +91,8 @@ def _lesson(lesson: core.Lesson, judged: Judged, shown: Shown, place: tuple[Floa
     lost = judged.regret[failed] * judged.weights[failed]
     order = np.argsort(-lost, kind="stable")
     chosen = cases.typical(place, failed[order], lost[order], FAILURES).tolist()
-    beside = {i: cases.most_alike(place, i, np.flatnonzero(right), SUCCESSES).tolist() for i in chosen}
+    near = [cases.most_alike(place, i, np.flatnonzero(right), SUCCESSES).tolist() for i in chosen]
+    beside = [(i, several[j]) for j in range(SUCCESSES) for i, several in zip(chosen, near, strict=True) if j < len(several)]
     return {
         "name": name_of(lesson.conditions, dates),
         "conditions": [_written(condition) for condition in lesson.conditions],
@@ -101,7 +102,7 @@ def _lesson(lesson: core.Lesson, judged: Judged, shown: Shown, place: tuple[Floa
         "tested": lesson.regret.rows,
         "p_value": lesson.p_value,
         "failures": [shown.case(i) for i in chosen],
-        "successes": [{**shown.case(j), "beside": int(shown.rows[i]) + 1} for i, several in beside.items() for j in several],
+        "successes": [{**shown.case(j), "beside": int(shown.rows[i]) + 1} for i, j in beside],
     }
 
 

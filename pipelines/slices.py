@@ -114,13 +114,13 @@ def _holds(condition: Condition) -> pl.Expr:
     return holds(pl.lit(value, dtype=pl.Float64 if isinstance(value, int | float) else pl.String))
 
 
-def applicable(frame: pl.DataFrame, slices: Sequence[Slice], target: str) -> tuple[list[Slice], list[tuple[Slice, str]]]:
-    """The slices that this table can have rows in, and the others with the reason: a column that is gone, or of another type now."""
+def applicable(frame: pl.DataFrame, slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, str]]]:
+    """The slices that these inputs can have rows in, and the others with the reason: a column that is gone, or of another type now."""
     import polars as pl
 
     kept, others = [], []
     for one in slices:
-        absent = next((name for name in one.columns if name not in frame.columns or name == target), None)
+        absent = next((name for name in one.columns if name not in frame.columns), None)
         if absent is not None:
             others.append((one, f"column {absent!r} is not among the table's inputs now"))
             continue

@@ -69,6 +69,8 @@ def _blocks(groups: Int) -> list[Int]:
 
 def _permuted(blocks: Sequence[Int], rng: np.random.Generator) -> Int:
     """For each row, the row whose outcome it gets."""
+    if len(blocks) == 1 and blocks[0].shape[1] == 1:
+        return rng.permutation(len(blocks[0]))
     drawn = np.empty(sum(block.size for block in blocks), dtype=np.int64)
     for block in blocks:
         drawn[block] = block[rng.permutation(len(block))]

@@ -60,6 +60,7 @@ def test_the_verdict_has_its_criteria_reasons_and_digests(copy: Path) -> None:
     assert verdict["verdict"] in ("PASS", "INSUFFICIENT_DATA")
     assert [item["criterion"] for item in verdict["criteria"]] == [
         *("utility", "floor_trivial", "log_loss", "brier", "v_information", "calibration_error", "slope", "intercept"),
+        *("lesson" for _ in store.read_json(Path("data/decide/lessons.json"))["lessons"]),
         *("negative_flips", "support", "validity"),
     ]
     assert verdict["criteria"][0]["subject"] == "as it reigns"
@@ -95,7 +96,8 @@ def test_one_number_or_one_column_missing_is_an_error_of_that_criterion(copy: Pa
     change_rows(spoil)
     verdict = run()
     assert verdict["verdict"] == "ERROR"
-    assert named(verdict, "ERROR") == [name]
+    lessons = store.read_json(Path("data/decide/lessons.json"))["lessons"] if name == "utility" else []  # they compare utilities too
+    assert named(verdict, "ERROR") == [name, *("lesson" for _ in lessons)]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -261,7 +261,7 @@ def test_lessons_whose_columns_are_gone_or_of_another_type_are_listed_with_the_r
     retyped = Slice("retyped", "earlier lesson", (Condition("age", "is", "old"),), 2)
     number = Slice("number", "earlier lesson", (Condition("housing", "<=", 1),), 2)
     target = Slice("target", "earlier lesson", (Condition("flag", "is", "true"),), 2)
-    found, others = slices.applicable(ROWS, [kept, gone, retyped, number, target], "flag")
+    found, others = slices.applicable(ROWS.drop("flag"), [kept, gone, retyped, number, target])
     assert found == [kept]
     assert [(one.name, why) for one, why in others] == [
         ("gone", "column 'income' is not among the table's inputs now"),
