@@ -61,16 +61,20 @@ def serve(cron: str, timezone: str) -> None:
 @contextmanager
 def _server() -> Iterator[str]:
     """The server that PREFECT_API_URL names, or one of our own: the temporary server of a single run has no scheduler."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value():
         yield str(PREFECT_API_URL.value())
         return
     from flows.server import free_port, prefect_server
 
-    with prefect_server(free_port(), ui=False) as url, temporary_settings({PREFECT_API_URL: url}):
-        os.environ["PREFECT_API_URL"] = url  # the runs are processes of their own
+    with prefect_server(free_port(), ui=False) as server:
+        os.environ.update(server.client)  # the runs are processes of their own
+        refresh_global_settings_context()
         try:
-            yield url
+            yield server.api
         finally:
-            os.environ.pop("PREFECT_API_URL", None)
+            for name in server.client:
+                os.environ.pop(name, None)
+            refresh_global_settings_context()

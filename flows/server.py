@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from flows import guard
 from pipelines.errors import must
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 120.0
+#: Environment variables: a server's name, for its log; what a Prefect server asks for, and what its clients say.
+NAME, SERVER_AUTH, CLIENT_AUTH = "EXPOST_SERVER", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 
 
 def free_port() -> int:
@@ -35,14 +40,14 @@ def need_free(port: int) -> None:
 
 
 @contextmanager
-def running(command: list[str], health: str, environment: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], health: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the block ends; raises ExpostError where `health` does not answer in time."""
-    log = Path(".dvc/tmp") / f"{command[2]}-server.log"
+    log = Path(".dvc/tmp") / f"{environment[NAME]}-server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -77,30 +82,84 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-@contextmanager
-def prefect_server(port: int, *, ui: bool) -> Iterator[str]:
-    """A Prefect server on loopback, with a scheduler; yields its API's address."""
-    need_free(port)
-    origin = f"http://{HOST}:{port}"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port), "--ui" if ui else "--no-ui"]
-    settings = {
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+def guarded(name: str, app: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a server on `port` of loopback that answers to exactly its own address; `app` as in `flows.guard`."""
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--factory",
+        "flows.guard:app",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
+    return command, {guard.GUARDED: app, guard.HOSTS: ",".join(hosts(port)), NAME: name}
+
+
+def hosts(port: int) -> list[str]:
+    """The names of a server on `port` of loopback."""
+    return [f"{HOST}:{port}", f"localhost:{port}"]
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A Prefect server's API, and what it wants to know from whoever asks it: a user and a password, as `user:password`."""
+
+    api: str
+    auth: str
+
+    @property
+    def client(self) -> dict[str, str]:
+        """Environment of its clients."""
+        return {"PREFECT_API_URL": self.api, CLIENT_AUTH: self.auth}
+
+
+def new_auth() -> str:
+    """What a server of ours is to ask for: PREFECT_SERVER_API_AUTH_STRING where it is set, else drawn anew at each start."""
+    return os.environ.get(SERVER_AUTH) or f"expost:{secrets.token_urlsafe(24)}"
+
+
+def protected(auth: str, origins: Sequence[str]) -> dict[str, str]:
+    """Environment of a Prefect server: it wants `auth` and lets pages of `origins` alone read its answers."""
+    return {
+        SERVER_AUTH: auth,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-        "PREFECT_API_URL": f"{origin}/api",
     }
-    with running(command, f"{origin}/api/health", settings):
-        yield f"{origin}/api"
+
+
+@contextmanager
+def prefect_server(port: int, *, ui: bool) -> Iterator[PrefectServer]:
+    """A Prefect server on loopback, with a scheduler and a password."""
+    need_free(port)
+    server = PrefectServer(f"http://{HOST}:{port}/api", new_auth())
+    command, settings = guarded("prefect", "prefect.server.api.server:create_app()", port)
+    settings |= protected(server.auth, [f"http://{host}" for host in hosts(port)]) | server.client
+    settings |= {"PREFECT__SERVER_FINAL": "1", "PREFECT_SERVER_UI_ENABLED": str(ui).lower()}
+    with running(command, f"{server.api}/health", settings):
+        yield server
 
 
 @contextmanager
 def mlflow_server(port: int, store_uri: str) -> Iterator[str]:
-    """MLflow's page over the local store, on loopback, for exactly this host."""
+    """MLflow's page over the local store, on loopback."""
     need_free(port)
-    hosts = f"{HOST}:{port},localhost:{port}"
-    artifacts = (Path("mlflow") / "artifacts").absolute().as_uri()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
-    command += ["--default-artifact-root", artifacts, "--allowed-hosts", hosts]
-    # the address may hold a password, which everybody on the machine could read on the command line
-    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_BACKEND_STORE_URI": store_uri}
+    command, settings = guarded("mlflow", "mlflow.server.fastapi_app:app", port)
+    settings |= {
+        # What `mlflow server` would set; the address may hold a password, which everybody on the machine could read on a command line.
+        "_MLFLOW_SERVER_FILE_STORE": store_uri,
+        "_MLFLOW_SERVER_REGISTRY_STORE": store_uri,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": (Path("mlflow") / "artifacts").absolute().as_uri(),
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "_MLFLOW_IN_JOB_EXECUTOR": "false",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(hosts(port)),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{host}" for host in hosts(port)),
+    }
     with running(command, f"http://{HOST}:{port}/health", settings):
         yield f"http://{HOST}:{port}"

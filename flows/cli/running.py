@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -48,6 +49,7 @@ def _start_server() -> float:
     from pipelines.errors import must
 
     started = time.monotonic()
+    _protect_temporary_server()
     answers: list[tuple[str, Exception | None]] = []
     asking = threading.Thread(target=_ask_server, args=(answers,), daemon=True)
     asking.start()
@@ -59,6 +61,20 @@ def _start_server() -> float:
     if trouble is not None:
         raise must("a Prefect server must answer", f"{where}: {trouble}", "Start it, or unset PREFECT_API_URL to use a temporary one.")
     return time.monotonic() - started
+
+
+def _protect_temporary_server() -> None:
+    """Let a temporary server ask for a password that this process and those it starts alone know, and no page read its answers."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    from flows.server import CLIENT_AUTH, new_auth, protected
+
+    auth = new_auth()
+    os.environ.update(protected(auth, []) | {CLIENT_AUTH: auth})
+    refresh_global_settings_context()
 
 
 def _ask_server(answers: list[tuple[str, Exception | None]]) -> None:
