@@ -17,6 +17,7 @@ from pipelines import store
 from pipelines.errors import ExpostError, must
 
 LOCK = Path(".expost.lock")
+MLFLOW, DVC_LOCAL, SITE_CACHE = Path("mlflow"), Path(".dvc/config.local"), "DVC_SITE_CACHE_DIR"
 HOLDER = Path(".dvc/tmp/expost.json")  # git-ignored by DVC
 USERS = Path(".dvc/tmp/rwlock")  # where DVC notes which process reads and writes which outs
 
@@ -33,6 +34,36 @@ def check_workspace() -> None:
         raise must("the workspace must be a git repository", f"{Path.cwd()} is none", "Run `git init` here.")
     if not Path(".dvc/config").exists():
         raise must("the workspace must have DVC set up", ".dvc/config is missing", "Restore it from the repository, or run `dvc init`.")
+    keep_private()
+
+
+def keep_private() -> None:
+    """Make the folders for what is computed here, and DVC's own cache, for their owner alone; raises ExpostError where others may write there.
+
+    DVC unpickles what lies in that cache, and by default it is /var/tmp/dvc, where everybody on the machine may write.
+    """
+    for folder in (MLFLOW, Path(".dvc/cache"), Path(".dvc/tmp")):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if {path.name for path in MLFLOW.iterdir()} <= {"README.md"}:  # as git made it
+        MLFLOW.chmod(0o700)
+    cache = Path(os.environ.setdefault(SITE_CACHE, str(_user_cache())))
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = cache.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        remedy = f"Choose another with {SITE_CACHE}, or run `chmod 700 {cache}`: DVC unpickles what lies there."
+        raise must(f"{cache} must belong to who runs this, and others must not write there", "it does not, or they may", remedy)
+    if not DVC_LOCAL.exists():  # for `dvc` by itself
+        DVC_LOCAL.write_text(f"[core]\n    site_cache_dir = {cache}\n", encoding="utf-8")
+
+
+def _user_cache() -> Path:
+    """A folder of the user's own; one in the workspace where there is no home to write to."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "expost" / "dvc"
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return Path(".dvc/tmp/site-cache").absolute()
+    return home
 
 
 @contextmanager

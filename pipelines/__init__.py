@@ -11,9 +11,11 @@ _DEFAULTS = {
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MKL_CBWR": "COMPATIBLE",  # else matrix products, and with them the weights, differ with the processor's vector units; costs 15 % of a fit
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # cold starts of 10 to 33 s were seen against a default of 20
 }
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+# Nothing is ever unpickled: no setting of a machine may allow it.
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+os.environ["PREFECT_RESULTS_DEFAULT_SERIALIZER"] = "json"
