@@ -156,20 +156,21 @@ def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Finding]:
 
 def _error(ours: Floats, theirs: Floats | None, evidence: Evidence, settings: Settings) -> Finding:
     given: dict[str, Any] = {"groups": evidence.groups, "weights": evidence.weights}
-    found = miscalibration.error_test(ours, evidence.labels, **given)
-    other = None if theirs is None else miscalibration.error_test(theirs, evidence.labels, **given)
-    material = settings.material["calibration_error"]
-    excess = found.excess - (0.0 if other is None else max(0.0, other.excess))
-    name = "calibration_error"
-    made = Criterion(name, PASS, "", found.error, 0.0, found.null_high, found.null_high, material, evidence.labels.size, unit="probability")
-    beside = "" if other is None else f"; the champion's is {other.error:.4f}, above its own {other.null_median:.4f}"
+    material, rows = settings.material["calibration_error"], evidence.labels.size
+    found, beside, worse = miscalibration.error_test(ours, evidence.labels, **given), "", 0.0
+    if found.excess > material:  # only then the champion's matters, and the p-value decides
+        found = miscalibration.error_test(ours, evidence.labels, **given, draws=miscalibration.MANY)
+        worse = found.excess
+        if theirs is not None:
+            other = miscalibration.error_test(theirs, evidence.labels, **given)
+            worse -= max(0.0, other.excess)
+            beside = f"; the champion's is {other.error:.4f}, where {other.null_median:.4f} is chance"
+    made = Criterion("calibration_error", PASS, "", found.error, 0.0, found.null_high, found.null_high, material, rows, unit="probability")
     says = (
-        f"{on_rows(evidence.labels.size, evidence.weights)} the calibration error is {found.error:.4f} (a calibrated model shows "
-        f"{found.null_median:.4f}, at most {found.null_high:.4f} in {sureness(settings.alpha)} of draws{beside}, material from {material:g} above it on"
+        f"{on_rows(rows, evidence.weights)} the calibration error is {found.error:.4f} (a calibrated model shows {found.null_median:.4f}, "
+        f"at most {found.null_high:.4f} in {sureness(settings.alpha)} of draws{beside}, material from {material:g} above it on"
     )
-    return Finding(
-        made, found.p_value, excess > material, says, "above its null band", "not both materially and surely above its null band"
-    )
+    return Finding(made, found.p_value, worse > material, says, "above its null band", "not both materially and surely above its null band")
 
 
 def _slices(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:

@@ -14,7 +14,7 @@ from pipelines.core.recalibration import FEW, Outside
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-DRAWS = 999  #: outcomes drawn from the forecasts; the least p-value is one in a thousand
+DRAWS, MANY = 200, 1999  #: outcomes drawn from the forecasts: for the null band, and for a p-value that may decide
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,23 @@ class ErrorTest:
         return self.error - self.null_median
 
 
-def error_test(probability: Floats, labels: Ints, *, groups: Ints | None = None, weights: Floats | None = None, seed: int = 0) -> ErrorTest:
+def error_test(
+    probability: Floats, labels: Ints, *, groups: Ints | None = None, weights: Floats | None = None, draws: int = DRAWS, seed: int = 0
+) -> ErrorTest:
     """Compare the calibration error of `probability` `(n, K)`, finite, n >= 1, with its distribution where outcomes are drawn from them.
 
     Of the last class where K = 2, else of the most probable one. Outcomes within a group depend on each other, which widens the null band
-    by the root of the design effect of the bins' residuals, pooled with 20 effective rows without one.
+    by the root of the design effect of the bins' residuals, pooled with 20 effective rows without one. The least p-value is 1 / (1 + draws).
     """
     forecast, outcome = metrics.forecast_and_outcome(probability, labels)
     weight = np.ones(forecast.size) if weights is None else weights
     place = metrics.equal_mass_bins(forecast, weights=weight)
     gap = np.bincount(place, weights=weight * (outcome - forecast))
-    null = metrics.null_errors(forecast, weight, place, DRAWS, seed)
+    null = metrics.null_errors(forecast, weight, place, draws, seed)
     null = null * np.sqrt(_design_effect(outcome - forecast, forecast, place, weight, groups))
     error = float(np.abs(gap).sum() / weight.sum())
     median, high = np.quantile(null, [0.5, 0.95])
-    p_value = (1 + int((null >= error * (1 - 1e-12)).sum())) / (1 + DRAWS)
+    p_value = (1 + int((null >= error * (1 - 1e-12)).sum())) / (1 + draws)
     return ErrorTest(error, float(median), float(high), p_value)
 
 
