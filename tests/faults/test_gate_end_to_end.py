@@ -22,6 +22,7 @@ from tests.faults import spoil
 from tests.stages.judging import crown, edit
 
 ROWS = 8000
+CALIBRATION = ("log_loss", "brier", "calibration_error", "slope", "intercept")
 HOLDOUT = 3
 
 
@@ -105,10 +106,10 @@ def actions(workspace: Path) -> tuple[list[str], list[str]]:
     return rows["challenger_action"].to_list(), rows["champion_action"].to_list()
 
 
-def test_a_worse_policy_fails_in_utility_alone(copy: Path) -> None:
+def test_a_worse_policy_fails_in_utility_and_by_its_floor_alone(copy: Path) -> None:
     spoilt(copy, spoil.a_shifted_threshold)
     verdict, blamed = judged(copy)
-    assert (verdict["verdict"], blamed) == ("FAIL", {"utility": "FAIL"})
+    assert (verdict["verdict"], blamed) == ("FAIL", {"utility": "FAIL", "floor_trivial": "FAIL"})
     assert verdict["challenger"]["weights_sha256"] == verdict["champion"]["weights_sha256"]
     utility = next(item for item in verdict["criteria"] if item["criterion"] == "utility")
     assert utility["estimate"] <= utility["high"] < 0
@@ -120,7 +121,7 @@ def test_a_worse_calibrator_with_the_same_actions_fails_in_calibration_alone(cop
     ours, theirs = actions(copy)
     assert ours == theirs
     verdict, blamed = judged(copy)
-    assert (verdict["verdict"], blamed) == ("FAIL", dict.fromkeys(("log_loss", "brier", "calibration_error", "slope"), "FAIL"))
+    assert (verdict["verdict"], blamed) == ("FAIL", dict.fromkeys(CALIBRATION, "FAIL"))
 
 
 def test_noise_for_an_embedding_at_equal_probabilities_fails_in_v_information_alone(copy: Path) -> None:
