@@ -7,10 +7,25 @@ from typing import Any
 
 from pipelines.errors import ExpostError, must
 
-#: What the networks in network/ are exported to; another one must be added here with thought for what it may allocate or read.
+#: Operators that depend on their inputs alone, open nothing and end: no loops, no branches, no random numbers, no strings. What networks
+#: are exported to; another one must be added here with thought for what it may allocate or read.
 OPERATORS = (
-    *("Add", "Concat", "Cos", "Expand", "Gather", "LogSoftmax", "MatMul", "Mul", "ReduceLogSumExp", "ReduceMean", "Relu", "Reshape"),
-    *("Sin", "Sub", "Transpose", "Unsqueeze"),
+    *("Abs", "Add", "And", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv", "Cos", "Div", "Einsum", "Elu"),
+    *("Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "Gelu", "Gemm", "GlobalAveragePool", "Greater"),
+    *(
+        "GreaterOrEqual",
+        "GroupNormalization",
+        "HardSigmoid",
+        "HardSwish",
+        "Identity",
+        "InstanceNormalization",
+        "IsNaN",
+        "LayerNormalization",
+    ),
+    *("LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min", "Mish", "Mul", "Neg", "Not", "Or", "Pad"),
+    *("Pow", "PRelu", "Reciprocal", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape"),
+    *("Selu", "Shape", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tanh"),
+    *("Transpose", "Unsqueeze", "Where"),
 )
 INPUTS, OUTPUTS = {"numbers", "categories"}, {"logits", "embedding"}
 #: Most operators, and most numbers that all inner values together may hold for one batch: 4 GB of them.
