@@ -110,7 +110,7 @@ def _held(params: Registry, ledger: Ledger, version: int) -> str | None:
 
 def _promote(params: Registry, ledger: Ledger, version: int, verdict: dict[str, Any], report: Callable[[str], None]) -> None:
     claim = workspace_claim(params, verdict, BUNDLE)
-    why = " ".join(verdict.get("reasons") or ["The gate's verdict is PASS."])
+    why = " ".join(["The gate passed it.", *(verdict.get("reasons") or [])[:1]])  # all of them stand in the verdict, which is kept
     lessons = store.read_json(LESSONS)["lessons"] if LESSONS.exists() else []
     carried_out(params, version, lambda: ledger.promote(params.model, version, claim=claim, why=why, lessons=lessons), report)
 
