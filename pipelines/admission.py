@@ -19,7 +19,7 @@ class OvertakenError(ExpostError):
 
 @dataclass(frozen=True)
 class Claim:
-    """What who promotes knows of the version, against which its verdict is held; None is for "not known", which only bundles may not be.
+    """What who promotes knows of the version, against which its verdict is held.
 
     data_sha256: what the version was evaluated on; gate_sha256: the section `gate` as it is now; registered_at: when the version was
     registered, where the ledger does not know; expires_after: days that a verdict lasts from then, None for ever.
@@ -28,8 +28,8 @@ class Claim:
     digests: Mapping[str, str]
     verdict: Mapping[str, Any]
     verdict_sha256: str
-    data_sha256: str | None = None
-    gate_sha256: str | None = None
+    data_sha256: str
+    gate_sha256: str
     registered_at: datetime | None = None
     expires_after: float | None = None
 
@@ -51,9 +51,9 @@ def admitted(claim: Claim) -> tuple[int, str | None]:
             got = f"{name} is {str(challenger.get(name))[:12]} in the verdict and {str(claim.digests.get(name))[:12]} in the version"
             raise must("a promotion must be of the very bundle that was judged", got, RETRAIN)
     for name, what in (("data_sha256", "on the data of its version"), ("gate_sha256", "by the section gate of params.yaml as it is now")):
-        wanted = getattr(claim, name)
-        if wanted is not None and verdict.get(name) != wanted:
-            got = f"its {name} is {str(verdict.get(name))[:12]} and should be {wanted[:12]}"
+        given, wanted = str(verdict.get(name) or "missing"), str(getattr(claim, name) or "unknown")
+        if given != wanted:
+            got = f"its {name} is {given[:12]} and should be {wanted[:12]}"
             raise must(f"a promotion must be judged {what}", got, RETRAIN)
     return champion.get("epoch") or 0, champion.get("bundle_sha256")
 

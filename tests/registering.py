@@ -11,9 +11,12 @@ import polars as pl
 import yaml
 from mlflow import MlflowClient
 
-from pipelines import registry, store
+from pipelines import registry, rivals, store
 from pipelines.bundle import write_manifest
 from pipelines.commands import mirror, publish
+from pipelines.gate import gate_sha256
+from pipelines.params import load
+from pipelines.params.gate import Gate
 from tests.stages.judging import other_policy
 from tests.stages.shipped import renew_golden
 
@@ -64,6 +67,9 @@ def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
         "criteria": [],
         "challenger": {name: manifest[name] for name in ("bundle_sha256", "weights_sha256", "policy_sha256")},
         "champion": json.loads(mirror.STATUS.read_text()) if mirror.STATUS.exists() else {"state": "unsynced"},
+        "data_sha256": rivals.data_sha256(),
+        "gate_sha256": gate_sha256(load(Gate)),
+        "evaluation_key": store.sha256(made("evaluate/rows.parquet")),
     }
     store.write_json(made("gate/verdict.json"), found)
     return found

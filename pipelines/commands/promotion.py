@@ -6,6 +6,7 @@ A run that ends in between leaves a ledger that says the truth and an alias or m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipelines.commands.mirror import refresh_mirror
 from pipelines.errors import must
 from pipelines.failpoints import reach
 from pipelines.ledger import Reign
+from pipelines.params import load
+from pipelines.params.gate import Gate
 from pipelines.params.registry import Registry
 
 VERDICT = store.stage_path("gate", "verdict.json")
@@ -36,11 +39,14 @@ def carried_out(params: Registry, version: int, swap: Callable[[], Reign], repor
 
 def workspace_claim(params: Registry, verdict: Mapping[str, Any], folder: Path) -> Claim:
     """What the workspace knows of the result that its stages just made."""
+    from pipelines import rivals
     from pipelines.bundle import Bundle
+    from pipelines.gate import gate_sha256
 
     manifest = Bundle.load(folder).manifest
     digests = {name: str(manifest[name]) for name in DIGESTS}
-    return Claim(digests, verdict, store.sha256(VERDICT), expires_after=params.expires_after)
+    data, criteria = rivals.data_sha256(), gate_sha256(load(Gate))
+    return Claim(digests, verdict, store.sha256(VERDICT), data, criteria, expires_after=params.expires_after)
 
 
 def known_version(params: Registry, version: int) -> dict[str, Any]:
@@ -57,14 +63,15 @@ def known_version(params: Registry, version: int) -> dict[str, Any]:
 
 def version_claim(params: Registry, tags: Mapping[str, Any]) -> Claim:
     """What the registry knows of a version, with the verdict that was logged with it."""
-    from datetime import datetime
+    from pipelines.gate import gate_sha256
 
     verdict = registry.verdict(params.model, params.tracking_uri, int(tags["version"]))
     return Claim(
         {name: str(tags.get(name) or "") for name in DIGESTS},
         verdict,
         str(tags["verdict_sha256"]),
-        data_sha256=tags.get("data_sha256"),
+        data_sha256=str(tags.get("data_sha256") or ""),
+        gate_sha256=gate_sha256(load(Gate)),
         registered_at=datetime.fromisoformat(tags["registered_at"]),
         expires_after=params.expires_after,
     )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -197,6 +198,37 @@ def test_a_verdict_that_waited_too_long_is_refused_until_it_is_given_anew(ready:
     assert proven == []
     assert publish.publish(DATA, silent).version == version
     assert reigning.promote(version, by="Ana", why="judged anew", override=False, report=silent)["changed"]
+
+
+def test_a_verdict_by_other_criteria_promotes_nothing(ready: Path, proven: list[int]) -> None:
+    manual(ready)
+    publish.publish(DATA, silent)
+    edit_params(ready, lambda values: values.setdefault("gate", {}).update(margin=0.2))
+    for override in (False, True):
+        with pytest.raises(ExpostError, match=r"judged by the section gate of params\.yaml as it is now, however: its gate_sha256 is"):
+            reigning.promote(1, by="Ana", why="so", override=override, report=silent)
+    assert (ledger().reign(MODEL).version, proven) == (None, [])
+
+
+def test_a_verdict_on_other_data_promotes_nothing(ready: Path, proven: list[int]) -> None:
+    """The table was replaced between the verdict and the promotion."""
+    table = Path("data/ingest/table.parquet")
+    pl.read_parquet(table).head(-1).write_parquet(table)
+    with pytest.raises(ExpostError, match=r"judged on the data of its version, however: its data_sha256 is"):
+        publish.publish(DATA, silent)
+    assert (ledger().reign(MODEL).version, proven) == (None, [])
+
+
+def test_a_verdict_of_another_version_promotes_nothing(ready: Path, proven: list[int]) -> None:
+    manual(ready)
+    publish.publish(DATA, silent)
+    verdict = promotion.VERDICT.read_bytes()
+    second_result()
+    promotion.VERDICT.write_bytes(verdict)
+    edit_params(ready, lambda values: values["registry"].update(approval="auto"))
+    with pytest.raises(ExpostError, match="a promotion must be of the very bundle that was judged, however: bundle_sha256 is"):
+        publish.publish(DATA, silent)
+    assert ledger().reign(MODEL).version is None
 
 
 def test_a_version_rejected_or_rolled_back_from_waits_for_a_person(ready: Path, proven: list[int]) -> None:
