@@ -50,6 +50,15 @@ def refresh_mirror(report: Callable[[str], None]) -> dict[str, Any]:
     return status
 
 
+def settle_looks(ledger: Ledger, model: str) -> None:
+    """Count the looks at the holdout that were noted here, by `dvc repro` too, and forget the notes."""
+    from pipelines import looks
+
+    for key, hashes in looks.pending().items():
+        ledger.count_look(model, key, map(int, hashes))
+        looks.settle(key)
+
+
 def alias_drift(params: Registry, reign: Reign) -> str | None:
     """A sentence where the alias `champion` points elsewhere than the ledger says; raises UnreachableError."""
     pointed = registry.crowned(params.model, params.tracking_uri)
@@ -72,6 +81,7 @@ def _refresh(params: Registry, ledger: Ledger, reign: Reign) -> dict[str, Any]:
         _bring_profile(params, reign.version, kept=kept)
         if first is not None:
             _bring(params, first, "first")
+    settle_looks(ledger, params.model)
     _write_notes(ledger, params.model)
     store.write_json(INCOMING / STATUS.name, wanted)
     if _differ(INCOMING, MIRROR):
@@ -133,9 +143,9 @@ def _write_notes(ledger: Ledger, model: str) -> None:
 
     hashes, counts = ledger.look_counts(model)
     if len(hashes):
-        looks = np.empty(len(hashes), dtype=[("row_hash", np.uint64), ("count", np.int32)])
-        looks["row_hash"], looks["count"] = hashes, counts
-        np.save(INCOMING / "looks.npy", looks)
+        table = np.empty(len(hashes), dtype=[("row_hash", np.uint64), ("count", np.int32)])
+        table["row_hash"], table["count"] = hashes, counts
+        np.save(INCOMING / "looks.npy", table)
     lessons = [lesson for lesson in ledger.lessons(model) if lesson["retired"] is None]
     kept = [{name: value for name, value in lesson.items() if name not in ("retired", "at")} for lesson in lessons]
     for name, listed in (("evaluations.json", ledger.evaluations(model)), ("lessons.json", kept)):

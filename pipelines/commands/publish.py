@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import registry, reigns, store
+from pipelines.commands.mirror import refresh_mirror, settle_looks
 from pipelines.commands.promotion import LESSONS, VERDICT, carried_out, workspace_claim
 from pipelines.errors import must
 from pipelines.ledger import Ledger
@@ -72,7 +73,7 @@ def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     if judged.identical:
         return judged
     ledger = Ledger(params.ledger_uri)
-    looks = _count_look(params, ledger)
+    looks = _count_look(params, ledger, verdict)
     done = registry.register(params.model, params.tracking_uri, data_digest=data_digest, verdict=verdict, folder=BUNDLE)
     ledger.note_registration(params.model, done.version, verdict, store.sha256(VERDICT))
     report(f"Registered version {done.version}." if done.created else f"This result is registered already, as version {done.version}.")
@@ -81,6 +82,8 @@ def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     if promoted:
         _promote(params, ledger, done.version, verdict, report)
         report(f"Version {done.version} is the champion now.")
+    else:
+        refresh_mirror(report)  # the next run by DVC alone knows of this look
     reasons = (*judged.reasons, held) if held else judged.reasons
     return Outcome(judged.verdict, False, reasons, looks, done.version, done.created, promoted, done.url, held is not None)
 
@@ -90,11 +93,13 @@ def look(report: Callable[[str], None]) -> Outcome:
     params, verdict = load(Registry), read_verdict()
     judged = Outcome(str(verdict["verdict"]), bool(verdict.get("identical")), tuple(verdict.get("reasons") or ()))
     report("Dry run: nothing is registered or promoted.")
-    return judged if judged.identical else replace(judged, looks=_count_look(params, Ledger(params.ledger_uri)))
+    return judged if judged.identical else replace(judged, looks=_count_look(params, Ledger(params.ledger_uri), verdict))
 
 
-def _count_look(params: Registry, ledger: Ledger) -> int:
-    return ledger.count_look(params.model, store.sha256(store.need(ROWS)), _row_hashes())
+def _count_look(params: Registry, ledger: Ledger, verdict: dict[str, Any]) -> int:
+    """Count what was noted and this verdict's own look, which a verdict from DVC's cache has no note of; the most of any of its rows."""
+    settle_looks(ledger, params.model)
+    return ledger.count_look(params.model, str(verdict["evaluation_key"]), _row_hashes())
 
 
 def _held(params: Registry, ledger: Ledger, version: int) -> str | None:
