@@ -318,18 +318,19 @@ def study(found: Mapping[str, Any], unit: str) -> Plot:
 
 def training(history: Sequence[Mapping[str, float]], best_epoch: float | None) -> Plot:
     """Train loss and valid log loss per epoch of history.csv, on a logarithmic scale."""
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import NullFormatter
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots()
+        axes, seen = figure.subplots(), []
         for key, colour, label in (("train_loss", GREY, "train loss"), ("valid_log_loss", BLUE, "valid log loss")):
             points = [(row["epoch"], row[key]) for row in history if math.isfinite(row.get(key, math.nan)) and row[key] > 0]
             axes.plot([x for x, _ in points], [y for _, y in points], color=colour, label=label)
+            seen += [y for _, y in points]
         if best_epoch is not None:
             axes.axvline(best_epoch, color=BLUE, linewidth=1, linestyle="--", label=f"best epoch ({best_epoch:g})")
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        axes.yaxis.set_minor_formatter("{x:g}" if seen and max(seen) < 10 * min(seen) else NullFormatter())
         axes.set(xlabel="epoch", ylabel="nats per row (log scale)")
         axes.set_title("Loss per epoch")
         axes.legend()

@@ -19,12 +19,12 @@ BETTER = dict.fromkeys(("utility", "floor_trivial", "floor_first", "v_informatio
 #: Criteria whose margin is a level to keep, and those whose `low` and `high` are a range that is right, with its middle.
 LEVELS = ("limit", "requirement", "negative_flips")
 RANGES = {"slope": 1.0, "intercept": 0.0, "calibration_error": 0.0}
-WIDTH, HEIGHT, EDGE = 2.6, 0.3, 1.12
+WIDTH, HEIGHT, EDGE = 2.2, 0.3, 1.12
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Places on a strip from -1 to 1: the estimate and its interval (beyond the edge where it is too wide), margins, the range that is right."""
+    """Places on a strip from -1 to 1: the estimate and its interval, margins, the range that is right."""
 
     estimate: float
     low: float
@@ -50,12 +50,13 @@ def marks(item: Mapping[str, Any], own: Mapping[str, Any] | None) -> Marks | Non
 
 
 def _in_range(given: list[Any], interval: list[Any], middle: float, turn: int) -> Marks:
-    """The estimate and its interval beside the range, of which a third of the strip is left over."""
+    """The estimate and its interval beside the range, cut off at the edge where they lie too far out."""
     estimate, *right = (turn * (value - middle) for value in given)
     ends = [estimate if value is None else turn * (value - middle) for value in interval]
-    reach = 1.5 * max(1e-12, abs(estimate) / 1.4, *map(abs, right))
-    low, high = (max(-2.0, min(2.0, value / reach)) for value in sorted(ends))
-    return Marks(estimate / reach, low, high, (), (min(right) / reach, max(right) / reach))
+    widest = max(1e-12, *map(abs, right))
+    reach = 1.5 * max(widest, min(abs(estimate), 3 * widest))
+    low, middle_of, high = (max(-1.0, min(1.0, value / reach)) for value in (min(ends), estimate, max(ends)))
+    return Marks(middle_of, low, high, (), (min(right) / reach, max(right) / reach))
 
 
 def strip(found: Marks, verdict: str, name: str) -> Drawing:

@@ -118,13 +118,13 @@ def _words(operating: Mapping[str, Any]) -> tuple[str, str]:
         act = operating["best"][1]
         what = f"Cost of a missed {label} : cost of a false alarm"
         note = (
-            f"A miss is {leave} where the truth is {label}, a false alarm {act} where it is {operating['classes'][0]}. The cost of a false alarm "
-            f"stays as it is in params.yaml; {act} is taken where the probability of {label} is above the threshold 1 / (1 + ratio)."
+            f"A miss is the action “{leave}” where the truth is “{label}”, a false alarm “{act}” where it is “{operating['classes'][0]}”. What "
+            f"a false alarm costs stays as it is in params.yaml; “{act}” is taken where the probability of “{label}” is above 1 / (1 + ratio)."
         )
         return what, note
     return (
         f"Factor on all costs of errors on {label}",
-        f"What errors on {label} cost against its best action is multiplied; all else stays as it is in params.yaml.",
+        f"What errors on “{label}” cost against its best action is multiplied; all else stays as it is in params.yaml.",
     )
 
 

@@ -16,7 +16,9 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
 
+from flows.server import free_port, mlflow_server
 from pipelines import report
 from pipelines.core import policy
 from pipelines.review import page
@@ -300,3 +302,29 @@ def test_two_hundred_thousand_rows_make_a_small_page(
     assert all(("." in value) == weighted for value in shown)
     found = given["curves"]["operating"]
     assert sum(map(float, shown)) == pytest.approx(np.sum(found["models"]["champion"][0]["counts"]), abs=0.3)
+
+
+def test_mlflows_artifact_viewer_shows_the_page_with_a_working_slider(
+    opened: webdriver.Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, port, store_uri = show(opened, tmp_path, full(read)), free_port(), f"sqlite:///{tmp_path}/mlflow.db"
+    with mlflow_server(port, store_uri) as address:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=store_uri)
+        run_id = client.create_run(client.create_experiment("review", artifact_location=(tmp_path / "artifacts").as_uri())).info.run_id
+        client.log_artifact(run_id, str(path), "report")
+        experiment = client.get_run(run_id).info.experiment_id
+        opened.get(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/report/review.html")
+        frame = WebDriverWait(opened, 60).until(lambda driver: driver.find_element(By.CSS_SELECTOR, "iframe.mlflow-html-iframe"))
+        assert frame.get_attribute("sandbox") == "allow-scripts"
+        opened.switch_to.frame(frame)
+        try:
+            slider = WebDriverWait(opened, 30).until(lambda driver: driver.find_element(By.ID, "ratio"))
+            slider.send_keys(Keys.HOME)
+            assert cell(opened, "size") == "1 : 50"
+            opened.find_element(By.ID, "theme").send_keys(Keys.ENTER)
+            assert opened.execute_script("return document.documentElement.dataset.theme") == "dark"
+        finally:
+            opened.switch_to.default_content()
