@@ -14,11 +14,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines import report
+from flows import panel as panels
+from pipelines import card, report
+from pipelines.commands.publish import Outcome
 from pipelines.core import operating, policy
 from pipelines.core.evaluation import Cases, Display, Scored
-from pipelines.review import page
+from pipelines.review import forest, page
+from pipelines.review.brief import brief
 from tests.stages.judging import edit
+from tests.stages.pages import full
 
 LIMIT = 1_500_000
 
@@ -156,3 +160,53 @@ def test_two_hundred_thousand_rows_are_aggregated() -> None:
     assert len(json.dumps(found)) < LIMIT / 10
     now = found["difference"][found["now"]]
     assert 0 < now["low"] < now["mean"] < now["high"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "better", "margin"),
+    [
+        ("utility", {"estimate": 0.1, "low": 0.05, "high": 0.2, "margin": 0.1}, True, True),
+        ("log_loss", {"estimate": 0.1, "low": 0.05, "high": 0.2, "margin": 0.1}, False, True),
+        ("limit", {"estimate": 0.1, "low": 0.05, "high": 0.2, "margin": 0.3}, True, False),
+        ("requirement", {"estimate": 0.1, "low": 0.05, "high": 0.2, "margin": 0.3}, False, False),
+        ("negative_flips", {"estimate": 0.4, "low": 0.3, "high": 0.5, "margin": 0.2}, False, False),
+    ],
+)
+def test_better_lies_to_the_right_and_the_margin_to_the_left(kind: str, given: dict[str, float], better: bool, margin: bool) -> None:
+    found = forest.marks({"criterion": kind, **given}, None)
+    assert found is not None
+    assert (found.estimate > 0) == better
+    assert -1 <= found.low <= found.estimate <= found.high <= 1
+    assert [place < 0 for place in found.margins] == [True] * margin
+
+
+def test_a_range_is_drawn_around_its_middle_and_a_far_estimate_at_the_edge() -> None:
+    item = {"criterion": "slope", "estimate": 9.0, "low": 0.8, "high": 1.25, "margin": None}
+    found = forest.marks(item, {"mean": 9.0, "low": 2.0, "high": None})
+    assert found is not None and found.right is not None
+    assert found.right[0] < 0 < found.right[1] < found.low <= found.estimate == found.high == 1
+    assert forest.marks({**item, "estimate": None}, None) is None
+
+
+def test_card_and_artifact_of_the_run_carry_the_page_in_short(judged: Path, copy: Path) -> None:
+    with_all = full({**report.read_all(), "provenance": {}})
+    shown = {part["title"]: part for part in brief(with_all)}
+    assert list(shown) == ["Criteria of the gate", "Utility by slice, holdout", "Lessons", "Data since the champion"]
+    rows = {row[0]: row[1:] for row in shown["Criteria of the gate"]["rows"]}
+    assert rows["Slice flag"] == (
+        "-0.5000 [-0.5200, -0.4800]",
+        "-0.4000 [-0.4200, -0.3800]",
+        "-0.1000 [-0.1200, -0.0800]",
+        "0.03",
+        "✕ fail",
+    )
+    assert shown["Criteria of the gate"]["lines"] == ["These holdout rows were looked at 7 times before; the limit is 50."]
+    assert shown["Data since the champion"]["rows"][0][0] == "colour"
+    text = card.markdown(with_all, [])
+    assert "## Lessons" in text and "| number \\> 1.5 and colour is red | 80 | 20 % |" in text
+    panel = json.loads(Path("data/report/panel.json").read_text())
+    edit(Path("data/report/panel.json"), lambda found: found.update(brief=brief(with_all)))
+    artifact = panels.markdown(Outcome("PASS", False, ("A reason.",)), None)
+    assert panel["brief"][0]["title"] == "Criteria of the gate"
+    assert "## Utility by slice, holdout" in artifact
+    assert "- Rows: 600 then, 700 now (+100)." in artifact
