@@ -162,31 +162,34 @@ def lessons(found: Mapping[str, Any] | None) -> list[dict[str, Any]]:
                 "support": f"{item['support']:,}",
                 "share": facts.share(item.get("share")),
                 "regret": figure(item.get("regret")),
-                "failures": cases(item.get("failures") or [], named),
-                "successes": cases(item.get("successes") or [], named),
+                "cases": cases(item.get("failures") or [], item.get("successes") or [], named),
             }
         )
     return made
 
 
-def cases(listed: Sequence[Mapping[str, Any]], first: Sequence[str]) -> dict[str, Any]:
-    """Example cases as a table: what was, what was done, then the inputs, `first` before the others and only so many."""
-    shown = listed[:MOST_CASES]
-    names = list(dict.fromkeys([*first, *(name for case in shown for name in case["inputs"])]))
-    kept = [name for name in names if any(name in case["inputs"] for case in shown)]
+def cases(failures: Sequence[Mapping[str, Any]], successes: Sequence[Mapping[str, Any]], first: Sequence[str]) -> dict[str, Any]:
+    """Example cases as one table, each failure with the nearest success below it: what was, what was done, some inputs, `first` the first."""
+    shown = [(case, False) for case in failures[:MOST_CASES]]
+    for case in successes[:MOST_CASES]:
+        places = [at for at, (other, right) in enumerate(shown) if not right and other["row"] == case.get("beside")]
+        shown.insert(places[0] + 1 if places else len(shown), (case, True))
+    names = list(dict.fromkeys([*first, *(name for case, _ in shown for name in case["inputs"])]))
+    kept = [name for name in names if any(name in case["inputs"] for case, _ in shown)]
     return {
         "columns": [short(name) for name in kept[:MOST_INPUTS]],
         "more": max(0, len(kept) - MOST_INPUTS),
         "rows": [
             {
                 "name": short(case["key"] if case.get("key") is not None else f"row {case['row']}"),
+                "right": right,
                 "label": short(case["label"]),
                 "action": short(case["action"]),
                 "probability": facts.number((case.get("probability") or {}).get(case["label"])),
                 "regret": facts.number(case.get("regret")),
                 "inputs": [short(case["inputs"].get(name)) for name in kept[:MOST_INPUTS]],
             }
-            for case in shown
+            for case, right in shown
         ],
     }
 

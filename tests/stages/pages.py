@@ -93,7 +93,7 @@ def full(read: dict[str, Any]) -> dict[str, Any]:
         "share": 0.2,
         "regret": interval(0.9),
         "failures": [case(4), case(9, key=None)],
-        "successes": [case(17, action="stop", regret=0.0)],
+        "successes": [case(17, action="stop", regret=0.0, beside=4)],
     }
     verdict = {**read["verdict"], "verdict": "FAIL", "reasons": [item["reason"] for item in added]}
     return {

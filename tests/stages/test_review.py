@@ -122,6 +122,8 @@ def test_what_is_not_there_yet_is_left_out_and_what_is_unknown_is_shown(copy: Pa
     unknown = {"criterion": "tail_risk", "verdict": "PASS", "reason": "Fine.", "estimate": 0.2, "low": 0.1, "high": 0.3, "unit": "euro"}
     edit(copy / "data/gate/verdict.json", lambda verdict: verdict["criteria"].append(unknown))
     edit(copy / "data/evaluate/curves.json", lambda curves: curves.pop("operating"))
+    edit(copy / "data/evaluate/evaluation.json", lambda found: found.pop("slices"))
+    Path("data/decide/lessons.json").unlink()
     shown = Text(made())
     assert "tail risk euro" in shown.text
     assert "No slider: the evaluation holds no operating points." in shown.text
