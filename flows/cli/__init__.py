@@ -13,7 +13,7 @@ from pipelines.store import one_message
 
 COMMANDS = (
     *("init", "retrain", "retune", "gate", "whatif", "predict"),
-    *("status", "review", "promote", "reject", "rollback", "history", "explain"),
+    *("status", "review", "promote", "reject", "rollback", "history", "explain", "lessons"),
     *("schedule", "expectations", "check", "sync", "ui"),
 )
 
