@@ -123,7 +123,7 @@ def number_text(value: float, is_date: bool = False) -> str:
 
 def shortest_between(low: float, high: float) -> float:
     """The number with the fewest decimals from `low` (included) to `high` (excluded), both finite: a cut that people can read."""
-    exact, widest = Decimal(low), math.floor(math.log10(high - low)) + 1
+    exact, widest = Decimal(repr(float(low))), math.floor(math.log10(high - low)) + 1
     for power in range(widest, widest - 4, -1):
         step = Decimal(1).scaleb(power)
         found = float((exact / step).to_integral_value(ROUND_CEILING) * step)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from pipelines.core.bounds import augmented_moments
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -95,3 +99,17 @@ def _moments(sums: Float, counts: Float) -> tuple[Float, Float]:
     safe = np.where(heavy > 0, heavy, np.nan)
     mean = lost / safe
     return mean, (lost_squares - 2 * mean * cross + mean**2 * squares) / safe**2
+
+
+def at_worst(judged: Judged, inside: Bool, confidence: float) -> bool:
+    """Whether the rows `inside` `(n,)` have more regret also with one more row inside that has none, and one outside that has the largest.
+
+    Permutations rest on the errors that were seen: where a few costly ones make up the regret outside, and none happens to be there, they
+    would find the rest worse. One-sided t-bound of the difference at `confidence`, clustered by group.
+    """
+    here, there = judged.take(inside), judged.take(~inside)
+    if not len(here.regret) or not len(there.regret):
+        return False
+    mean, error, freedom = augmented_moments(here.regret, 0.0, here.groups, here.weights)
+    other, beside, _ = augmented_moments(there.regret, judged.reach, there.groups, there.weights)
+    return mean - other > float(stdtrit(freedom, confidence)) * math.hypot(error, beside)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipelines.core import crossfit
 from pipelines.core.bounds import Interval, effective_size, mean_interval
 from pipelines.core.conditions import Condition, Inputs, holds, name_of, shortest_between, simplified
-from pipelines.core.excess import Judged, adjusted
+from pipelines.core.excess import Judged, adjusted, at_worst
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -60,7 +60,7 @@ def find(inputs: Inputs, judged: Judged, *, confidence: float = 0.95, seed: int 
         Lesson(conditions, mask, tested, _regret(judged.take(mask & tested), confidence), float(p))
         for (_, tested), several, masks, ps in zip(halves, suggested, rows, p_values, strict=True)
         for conditions, mask, p in zip(several, masks, ps, strict=True)
-        if p <= 1 - confidence
+        if p <= 1 - confidence and at_worst(judged.take(tested), mask[tested], confidence)
     ]
     return _distinct(found, judged, 1 - confidence)
 
