@@ -62,7 +62,6 @@ def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
     manifest = json.loads(Path("data/package/bundle/manifest.json").read_text())
     found = {
         "verdict": word,
-        "evaluation_key": "e" * 64,
         "identical": identical,
         "reasons": [f"It was judged {word}."],
         "criteria": [],
