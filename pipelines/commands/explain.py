@@ -64,7 +64,7 @@ def review(version: int) -> dict[str, Any]:
     """What a reviewer needs of a version: verdict, reasons, state, sentences, and the page, written to `mlflow/review` (null: it has none)."""
     params = load(Registry)
     told = explain(version)
-    verdict = registry.verdict(params.model, params.tracking_uri, version)
+    verdict = _verdict(params, known_version(params, version))
     page: Path | None = PAGES / f"version-{version}.html"
     try:
         content = registry.artifact(params.model, params.tracking_uri, version, PAGE)
@@ -85,7 +85,7 @@ def explain(version: int) -> dict[str, Any]:
     ledger = Ledger(params.ledger_uri)
     tags, rows, reign = known_version(params, version), ledger.history(params.model), ledger.reign(params.model)
     registered = [row for row in ledger.registrations(params.model) if row["version"] == version]
-    verdict = registry.verdict(params.model, params.tracking_uri, version)
+    verdict = _verdict(params, tags)
     state = state_of(version, rows, reign, verdict)
     if state == "waiting" and registered and _is_old(registered[-1]["at"], params.expires_after):
         state = "expired"
@@ -96,6 +96,16 @@ def explain(version: int) -> dict[str, Any]:
         _conclusion(version, state, reign, verdict),
     ]
     return {"model": params.model, "version": version, "state": state, "sentences": sentences}
+
+
+def _verdict(params: Registry, tags: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict that was logged with a version; its word alone where an earlier program logged it elsewhere."""
+    try:
+        return registry.verdict(params.model, params.tracking_uri, int(tags["version"]))
+    except UnreachableError:
+        raise
+    except ExpostError as error:
+        return {"verdict": tags.get("verdict"), "reasons": [f"Its reasons cannot be read: {error}"]}
 
 
 def state_of(version: int, rows: reigns.Rows, reign: Reign, verdict: Mapping[str, Any]) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipelines import registry, reigns, store
-from pipelines.errors import ExpostError
+from pipelines.errors import ExpostError, must
 from pipelines.ledger import DIGESTS, Ledger, Reign, UnreachableError
 from pipelines.params import load
 from pipelines.params.registry import Registry
@@ -20,6 +21,7 @@ MIRROR = Path("mlflow/champion")
 STATUS, BUNDLE = MIRROR / "status.json", MIRROR / "bundle"
 INCOMING, OLD, LOCK = (MIRROR.with_name(f".champion.{name}") for name in ("writing", "old", "lock"))
 PROFILE = "profile.json"
+PATIENCE = 120  #: seconds to wait for another process that writes the mirror, which may be fetching a bundle
 
 
 def refresh_mirror(report: Callable[[str], None]) -> dict[str, Any]:
@@ -30,18 +32,16 @@ def refresh_mirror(report: Callable[[str], None]) -> dict[str, Any]:
     try:
         params = load(Registry)
         MIRROR.parent.mkdir(exist_ok=True)
-        with FileLock(LOCK):
+        with _alone():
             ledger = Ledger(params.ledger_uri)
-            reign = ledger.reign(params.model)
-            status = _refresh(params, ledger, reign)
+            status = _refresh(params, ledger, ledger.reign(params.model))
     except ExpostError as error:
         kept = _standing().get("state", "unsynced")
         report(f"The champion's mirror is kept as it is ({kept}): {error}")
         return _standing()
     try:
-        drift = alias_drift(params, reign)
-        if drift and reign.version is not None:
-            registry.crown(params.model, params.tracking_uri, reign.version)
+        drift = alias_drift(params, ledger)
+        if drift and set_alias(params, ledger) is not None:
             drift += " It was set back."
     except UnreachableError as error:
         drift = f"Nobody knows where the alias champion points: {error}"
@@ -59,9 +59,29 @@ def settle_looks(ledger: Ledger, model: str) -> None:
         looks.settle(key)
 
 
-def alias_drift(params: Registry, reign: Reign) -> str | None:
+@contextmanager
+def _alone() -> Iterator[None]:
+    try:
+        with FileLock(LOCK, timeout=PATIENCE):
+            yield
+    except Timeout as error:
+        got = f"another process has held {LOCK} for {PATIENCE} seconds"
+        raise must("one process at a time may write the mirror", got, "Run again when it has ended.") from error
+
+
+def set_alias(params: Registry, ledger: Ledger) -> int | None:
+    """Point the alias `champion` at the version that reigns, again where another came to reign meanwhile; returns that version."""
+    while True:
+        reign = ledger.reign(params.model)
+        if reign.version is not None:
+            registry.crown(params.model, params.tracking_uri, reign.version)
+        if ledger.reign(params.model).epoch == reign.epoch:
+            return reign.version
+
+
+def alias_drift(params: Registry, ledger: Ledger) -> str | None:
     """A sentence where the alias `champion` points elsewhere than the ledger says; raises UnreachableError."""
-    pointed = registry.crowned(params.model, params.tracking_uri)
+    pointed, reign = registry.crowned(params.model, params.tracking_uri), ledger.reign(params.model)
     if pointed == reign.version:
         return None
     found = "is not set" if pointed is None else f"points to version {pointed}"

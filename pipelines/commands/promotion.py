@@ -12,10 +12,10 @@ from typing import Any
 
 from pipelines import registry, store
 from pipelines.admission import DIGESTS, Claim
-from pipelines.commands.mirror import refresh_mirror
+from pipelines.commands.mirror import refresh_mirror, set_alias
 from pipelines.errors import must
 from pipelines.failpoints import reach
-from pipelines.ledger import Reign
+from pipelines.ledger import Ledger, Reign
 from pipelines.params import load
 from pipelines.params.gate import Gate
 from pipelines.params.registry import Registry
@@ -24,14 +24,14 @@ VERDICT = store.stage_path("gate", "verdict.json")
 LESSONS = store.stage_path("decide", "lessons.json")
 
 
-def carried_out(params: Registry, version: int, swap: Callable[[], Reign], report: Callable[[str], None]) -> Reign:
+def carried_out(params: Registry, ledger: Ledger, version: int, swap: Callable[[], Reign], report: Callable[[str], None]) -> Reign:
     """Prove `version`, let `swap` change the ledger, and bring alias and mirror after it; may be repeated."""
     reach("promote.prove")
     registry.prove(params.model, params.tracking_uri, version)
     reach("promote.ledger")
     reign = swap()
     reach("promote.alias")
-    registry.crown(params.model, params.tracking_uri, version)
+    set_alias(params, ledger)
     reach("promote.mirror")
     refresh_mirror(report)
     return reign

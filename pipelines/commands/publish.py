@@ -118,7 +118,7 @@ def _promote(params: Registry, ledger: Ledger, version: int, verdict: dict[str, 
     why = " ".join(["The gate passed it.", *(verdict.get("reasons") or [])[:1]])  # all of them stand in the verdict, which is kept
     lessons = store.read_json(LESSONS)["lessons"] if LESSONS.exists() else []
     ledger.examine(params.model, version, claim=claim, why=why)  # a proof takes seconds, and others may have been faster
-    carried_out(params, version, lambda: ledger.promote(params.model, version, claim=claim, why=why, lessons=lessons), report)
+    carried_out(params, ledger, version, lambda: ledger.promote(params.model, version, claim=claim, why=why, lessons=lessons), report)
 
 
 def _row_hashes() -> list[int]:

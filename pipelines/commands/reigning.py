@@ -34,7 +34,7 @@ def promote(version: int, *, by: str, why: str, override: bool, report: Report) 
     def swap() -> Reign:
         return ledger.promote(params.model, version, claim=claim, why=why, who=by, lessons=lessons, override=override)
 
-    return {**asdict(carried_out(params, version, swap, report)), "changed": True}
+    return {**asdict(carried_out(params, ledger, version, swap, report)), "changed": True}
 
 
 def reject(version: int, *, by: str, why: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def rollback(*, to: int | None, by: str, why: str, report: Report) -> dict[str, 
     def swap() -> Reign:
         return ledger.rollback(params.model, to=version, why=why, who=by, epoch=before.epoch, digests=digests)
 
-    return {**asdict(carried_out(params, version, swap, report)), "changed": True}
+    return {**asdict(carried_out(params, ledger, version, swap, report)), "changed": True}
 
 
 def _as_it_is(reign: Reign, report: Report) -> dict[str, Any]:

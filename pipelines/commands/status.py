@@ -35,7 +35,7 @@ def status() -> dict[str, Any]:
         "challenger": _entry(challenging),
         "last_verdict": _last_verdict(),
         "waiting": [row["version"] for row in waiting(ledger, params)],
-        "drift": alias_drift(params, reign),
+        "drift": alias_drift(params, ledger),
     }
 
 

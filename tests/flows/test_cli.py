@@ -48,7 +48,7 @@ def one_message(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("command", ["retrain", "retune", "check", "sync", "status"])
+@pytest.mark.parametrize("command", ["retrain", "retune", "gate", "check", "sync", "status", "review", "history"])
 def test_outside_of_a_workspace_the_message_says_where_to_go(command: str, tmp_path: Path) -> None:
     assert "params.yaml must exist" in one_message(run("expost", command, cwd=tmp_path))
 

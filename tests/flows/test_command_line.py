@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from sklearn.datasets import load_breast_cancer
 
+from flows.cli import COMMANDS
 from tests.conftest import run
 
 HEAVY = {"dvc", "great_expectations", "lightning", "matplotlib", "mlflow", "optuna", "pandas", "polars", "prefect", "sklearn", "torch"}
@@ -45,6 +46,7 @@ def imported(folder: Path, *arguments: str) -> set[str]:
         ["retrain", "-h"],
         ["retune", "-h"],
         ["whatif", "-h"],
+        *([name, "--help"] for name in ("gate", "review", "promote", "reject", "rollback", "history", "explain")),
         ["predict", "--help"],
         ["ui", "-h"],
     ],
@@ -89,6 +91,12 @@ USAGE = [
     "expectations",
     "expectations nonsense",
     "ui --mlflow-port 99999",
+    "promote 1",
+    "promote one --by Ana --why so",
+    "reject 1 --by Ana",
+    "rollback",
+    "explain",
+    "review --open",
 ]
 
 
@@ -112,7 +120,7 @@ def test_a_bad_cron_line_is_no_schedule(workspace: Path) -> None:
 def test_help_shows_the_exit_codes_and_every_command(tmp_path: Path) -> None:
     shown = run("expost", "--help", cwd=tmp_path, COLUMNS="250").stdout
     assert "2 usage; 3 the gate blocked" in shown
-    for name in ("init", "retrain", "retune", "whatif", "predict", "status", "schedule", "expectations", "check", "sync", "ui"):
+    for name in COMMANDS:
         assert f" {name} " in shown
 
 

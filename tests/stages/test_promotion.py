@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -21,6 +22,8 @@ from pipelines.bundle import Bundle
 from pipelines.commands import explain, mirror, promotion, publish, reigning, status
 from pipelines.errors import ExpostError
 from pipelines.ledger import Ledger, OvertakenError
+from pipelines.params import load
+from pipelines.params.registry import Registry
 from tests.conftest import edit_params
 from tests.registering import DATA, MODEL, another_result, client, judge, made, register, silent, versions
 
@@ -113,6 +116,40 @@ def test_an_alias_moved_by_hand_is_reported_and_set_back_and_never_served(ready:
     client().delete_registered_model_alias(MODEL, "champion")
     mirror.refresh_mirror(said.append)
     assert (pointed(), len(said)) == (1, 2)
+
+
+def test_an_alias_set_late_gives_way_to_who_came_to_reign_meanwhile(
+    ready: Path, proven: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process stands between reading the ledger and setting the alias while another promotes the next version."""
+    publish.publish(DATA, silent)
+    second_result()
+    real = registry.crown
+
+    def late(model: str, uri: str, version: int) -> None:
+        monkeypatch.setattr(registry, "crown", real)
+        publish.publish(DATA, silent)
+        real(model, uri, version)
+
+    monkeypatch.setattr(registry, "crown", late)
+    assert mirror.set_alias(load(Registry), ledger()) == 2
+    assert (pointed(), ledger().reign(MODEL).version) == (2, 2)
+
+
+def test_a_mirror_that_another_process_writes_is_waited_for_and_then_kept(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "PATIENCE", 0.2)
+    said: list[str] = []
+    with FileLock(mirror.LOCK):
+        assert mirror.refresh_mirror(said.append)["state"] == "none"
+    assert "kept as it is (none): one process at a time may write the mirror" in said[0]
+
+
+def test_a_version_without_a_readable_verdict_is_explained_by_its_tag(ready: Path) -> None:
+    register("FAIL")
+    next(Path("mlflow/artifacts").rglob("verdict.json")).write_text("{}")
+    told = explain.explain(1)
+    assert told["state"] == "blocked"
+    assert any("Its reasons cannot be read" in sentence for sentence in told["sentences"])
 
 
 def test_an_alias_without_a_champion_in_the_ledger_is_only_reported(ready: Path) -> None:
@@ -341,18 +378,3 @@ def test_the_commands_of_a_reviewer(ready: Path, proven: list[int], monkeypatch:
 def test_what_a_reviewer_cannot_do_is_one_message(ready: Path, proven: list[int], arguments: tuple[str, ...], message: str) -> None:
     publish.publish(DATA, silent)
     assert re.search(message, said(*arguments, code=1))
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("promote", "1"),
-        ("promote", "1", "--by", "Ana"),
-        ("promote", "0", "--by", "a", "--why", "b"),
-        ("reject", "1"),
-        ("rollback",),
-        ("review", "--open"),
-    ],
-)
-def test_deeds_need_a_name_and_a_reason(arguments: tuple[str, ...]) -> None:
-    said(*arguments, code=2)
