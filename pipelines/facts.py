@@ -59,9 +59,9 @@ def named_thresholds(decision: Mapping[str, Any]) -> dict[str, Any] | None:
     return None if not found else {name: found.get(name) for name in ("analytic", "exact", "optuna", "chosen")}
 
 
-def rows_said(rows: float, effective: float) -> str:
+def rows_said(rows: int, effective: float) -> str:
     """`107 rows`, with what they are worth where unequal weights make that another number."""
-    return f"{rows} rows" + (f", which unequal weights make worth {effective:.1f}" if abs(effective - rows) >= 0.05 else "")
+    return f"{rows:,} rows" + (f", which unequal weights make worth {effective:.1f}" if abs(effective - rows) >= 0.05 else "")
 
 
 def unweighted(evaluation: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 FACTORS = (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 4.5, *range(5, 21), 22, 24, 25, 26, 28, 30, 33, 36, 40, 45, 50)
 #: Leading digits of the ratios beyond those, and the most cells of a table of classes by actions that is worth a slider.
-LEADS, CELLS = (1, 1.5, 2, 3, 4, 5, 7), 100
+LEADS, CELLS = (1, 1.5, 2, 3, 4, 5, 7), 400
 #: Factors on the costs of one class; few, since with costs by row each takes a second for 200,000 rows.
 FEW = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0)
 

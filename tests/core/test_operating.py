@@ -92,7 +92,7 @@ def test_rows_of_a_group_count_together_in_the_interval() -> None:
         (np.array([[0.0, -1.0], [0.0, -2.0]]), None, "one action is best for every class"),
         (np.array([[0.0, -1.0], [-2.0, -2.0]]), None, "one action is best for every class"),
         (np.array([[-1.0, -1.0], [-2.0, 0.0]]), None, "both actions are worth the same"),
-        (np.zeros((3, 34)) - np.arange(102).reshape(3, 34), None, "too many"),
+        (np.zeros((3, 140)) - np.arange(420).reshape(3, 140), None, "too many"),
     ],
 )
 def test_where_nothing_can_be_moved_the_reason_is_given(U: np.ndarray, spoil: Any, reason: str) -> None:

@@ -327,3 +327,17 @@ def test_mlflows_artifact_viewer_shows_the_page_with_a_working_slider(
             assert opened.execute_script("return document.documentElement.dataset.theme") == "dark"
         finally:
             opened.switch_to.default_content()
+
+
+def test_many_classes_show_the_moved_class_and_all_others_together(opened: webdriver.Chrome, tmp_path: Path, read: dict[str, Any]) -> None:
+    names = [f"class {k}" for k in range(10)]
+    U = 3 * np.eye(10) - 1
+    U[7] = U[7] * 4
+    given = measured(read, rows=2000, U=U, classes=names, actions=names)
+    show(opened, tmp_path, given)
+    focus(opened, "ratio").send_keys(Keys.END)
+    found = given["curves"]["operating"]["models"]["challenger"][-1]["counts"]
+    assert given["curves"]["operating"]["label"] == "class 7"
+    assert cell(opened, "challenger-7-7") == str(found[7][7])
+    assert cell(opened, "challenger-rest-7") == f"{sum(row[7] for row in found) - found[7][7]:,}"
+    assert len(opened.find_elements(By.CSS_SELECTOR, ".moved tbody tr")) == 23
