@@ -11,16 +11,20 @@ from pipelines.bundle import Bundle
 from pipelines.errors import ExpostError
 
 
-def main(arguments: list[str]) -> None:
-    """`python -m pipelines.proof MODEL VERSION`, the store's address in MLFLOW_TRACKING_URI: fetch, verify and score, or one message."""
-    if len(arguments) != 2:
-        raise ExpostError("usage: python -m pipelines.proof MODEL VERSION")
-    model, version = arguments[0], int(arguments[1])
+def prove(model: str, tracking_uri: str, version: int) -> None:
+    """Fetch `version`, verify it and score its golden rows with the bundle alone; raises ExpostError where anything is not as it was."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        digest = registry.fetch_golden(model, "", version, folder)
-        registry.fetch_bundle(model, "", version, folder / "bundle")
+        digest = registry.fetch_golden(model, tracking_uri, version, folder)
+        registry.fetch_bundle(model, tracking_uri, version, folder / "bundle")
         golden.check(Bundle.load(folder / "bundle"), folder, digest)
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m pipelines.proof MODEL VERSION`, the store's address in MLFLOW_TRACKING_URI: silent where all is well, else one message."""
+    if len(arguments) != 2:
+        raise ExpostError("usage: python -m pipelines.proof MODEL VERSION")
+    prove(arguments[0], "", int(arguments[1]))
 
 
 if __name__ == "__main__":

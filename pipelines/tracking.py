@@ -57,17 +57,27 @@ def reached(tracking_uri: str) -> Iterator[MlflowClient]:
     from mlflow.exceptions import MlflowException
 
     for noisy in ("mlflow", "alembic", "urllib3"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)  # its errors come with tracebacks, and ours says what went wrong
     try:
         if _is_local(uri):
             _make_store(uri)
         yield MlflowClient(tracking_uri=uri, registry_uri=uri)
     except (MlflowException, sa.exc.SQLAlchemyError, requests.RequestException, OSError) as error:
         rule, remedy = _rule(error)
-        reason = without_password(str(error).splitlines()[0])[:160]
+        reason = without_password(_reason(error))[:160].rstrip(".")
         raise UnreachableError(
             f"{rule}, however: {without_password(uri)}: {reason}. What the stages computed is safe on disk: {remedy}, and it goes on from there."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong, from the database itself where it was one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (original := getattr(cause, "orig", None)) is not None:
+            return f"{type(original).__name__}: {original}".splitlines()[0]
+        cause = cause.__cause__
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _rule(error: BaseException) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,13 +16,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import failpoints, registry
+from pipelines import failpoints, proof, registry
 from pipelines.bundle import Bundle
-from pipelines.commands import publish
-from pipelines.ledger import UnreachableError
+from pipelines.commands import mirror, publish
+from pipelines.ledger import Ledger, UnreachableError
 from tests.conftest import ROOT, run
 from tests.faults.proxy import Server, between, free_port
-from tests.registering import DATA, MODEL, client, judge, prepared, register, runs, silent, uri, versions
+from tests.registering import DATA, MODEL, another_result, client, judge, judged_world, prepared, register, runs, silent, uri, versions
 
 REGISTER = "from tests.registering import register; register()"
 MOMENTS = [name for name in failpoints.NAMES if name.startswith("register.")]
@@ -45,8 +46,6 @@ def clean(world: Path, template: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = prepared(world, template, tmp_path_factory.mktemp("clean") / "ready")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        from tests.registering import judged_world
-
         judged_world()
         register()
         return state()
@@ -168,26 +167,40 @@ def test_a_closed_port_is_one_message_and_exit_code_1(ready: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(ready: Path) -> Iterator[Path]:
-    """A store of artifacts that has room for the files and not for the model."""
-    place = ready / "mlflow/artifacts"
+def small_disk(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """As `ready`, with registry, ledger and mirror on a disk of 16 MB, whose folder it returns."""
+    folder = prepared(world, template, tmp_path / "ready")
+    place, kept = folder / "mlflow", folder / "kept"
+    place.rename(kept)
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)], capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"mounting a small tmpfs is not permitted here: {mounted.stderr.strip()}")
+    shutil.copytree(kept, place, dirs_exist_ok=True)
+    monkeypatch.setattr(registry, "prove", proof.prove)
+    monkeypatch.chdir(folder)
+    judged_world()
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_registers_nothing_and_leaves_the_champion(ready: Path, small_disk: Path) -> None:
-    (small_disk / "filler").write_bytes(bytes(300_000))
+def test_a_full_disk_registers_nothing_and_leaves_the_champion(small_disk: Path) -> None:
+    assert publish.publish(DATA, silent).promoted
+    mirrored, filler = json.loads(mirror.STATUS.read_text()), small_disk / "filler"
+    another_result()
     judge("PASS")
-    with pytest.raises(
-        UnreachableError, match=r"the registry's store must have room, however: .*No space left on device.* free some space"
-    ):
-        publish.publish(DATA, silent)
-    assert versions() == []
-    assert set(runs().values()) == {"FAILED"}
+    for room in (200_000, 0):  # too little for the model, nothing at all
+        filler.write_bytes(bytes(shutil.disk_usage(small_disk).free + (filler.stat().st_size if filler.exists() else 0) - room))
+        with pytest.raises(UnreachableError, match=r"(No space left on device|disk is full)") as caught:
+            publish.publish(DATA, silent)
+        assert len(str(caught.value).splitlines()) == 1
+    assert json.loads(mirror.STATUS.read_text()) == mirrored
+    assert Bundle.load(mirror.BUNDLE).manifest["bundle_sha256"] == mirrored["bundle_sha256"]
+    filler.unlink()
+    assert [one["version"] for one in registry.versions(MODEL, uri())] == [1]
+    assert Ledger(f"sqlite:///{small_disk}/ledger.db").reign(MODEL).version == 1
+    assert register().version == 2
+    assert "RUNNING" not in runs().values()
 
 
 def test_a_database_that_another_process_holds_is_waited_for_a_while_and_then_named(ready: Path) -> None:

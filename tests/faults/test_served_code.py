@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import registry
 from pipelines.commands import mirror, publish
+from pipelines.registry import prove
 from tests.conftest import run
 from tests.registering import DATA, MODEL, judge, silent, uri
 from tests.stages.shipped import mixed_table
@@ -36,7 +36,7 @@ def marker(ready: Path) -> Path:
 
 
 def test_code_in_a_version_is_never_run_by_our_commands(ready: Path, marker: Path) -> None:
-    registry.prove(MODEL, uri(), 1)
+    prove(MODEL, uri(), 1)
     shutil.rmtree(mirror.MIRROR)
     assert mirror.refresh_mirror(silent)["version"] == 1
     mixed_table(20, seed=9).drop("outcome").write_csv("new.csv")

@@ -16,6 +16,7 @@ import pytest
 from pipelines import failpoints, fresh, golden, proof, registry, store
 from pipelines.bundle import Bundle
 from pipelines.errors import ExpostError
+from pipelines.registry import prove
 from tests.registering import MODEL, another_result, client, register, uri
 from tests.stages.judging import edit, redone
 
@@ -105,9 +106,9 @@ def swap_rows(folder: Path) -> None:
     edit(folder / golden.EXPECTED, lambda value: value.update(inputs_sha256=store.sha256(path)))
 
 
-def test_a_version_proves_itself_or_names_what_is_wrong_with_it(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_proves_itself_or_names_what_is_wrong_with_it(ready: Path, tmp_path: Path) -> None:
     register()
-    registry.prove(MODEL, uri(), 1)
+    prove(MODEL, uri(), 1)
     stored = {path.name: path for path in Path("mlflow/artifacts").rglob("*") if path.name in (*golden.FILES, "policy.json")}
     faults: list[tuple[str, Callable[[Path], object], str]] = [
         (golden.INPUTS, lambda path: path.write_bytes(b"no table"), r"golden\.parquet must have the digest"),
@@ -115,18 +116,17 @@ def test_a_version_proves_itself_or_names_what_is_wrong_with_it(ready: Path, tmp
         ("policy.json", lambda path: path.write_text("{}"), r"policy\.json must have the SHA-256"),
         (golden.EXPECTED, lambda path: swap_rows(path.parent), r"golden\.json must have the digest"),
     ]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri())
     for name, change, message in faults:
         kept = Path(shutil.copytree(stored[name].parent, tmp_path / "kept"))
         change(stored[name])
         with pytest.raises(ExpostError, match=message) as caught:
-            proof.main([MODEL, "1"])
+            proof.prove(MODEL, uri(), 1)
         if name == golden.EXPECTED:
             break  # the last one stays, for the fresh process to find
         shutil.rmtree(stored[name].parent)
         kept.rename(stored[name].parent)
     with pytest.raises(ExpostError) as told:
-        registry.prove(MODEL, uri(), 1)
+        prove(MODEL, uri(), 1)
     assert str(told.value) == f"version 1 of model tested must prove itself in a fresh process, however: {caught.value}"
 
 
@@ -137,7 +137,7 @@ def test_a_proof_that_hangs_is_ended(ready: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(
         ExpostError, match=r"must prove itself in a fresh process, however: it had not ended after 1 seconds and was killed"
     ):
-        registry.prove(MODEL, uri(), 1, seconds=1)
+        prove(MODEL, uri(), 1, seconds=1)
 
 
 def test_a_process_that_is_ended_takes_its_children_with_it(tmp_path: Path) -> None:
@@ -183,4 +183,4 @@ def test_artifacts_of_a_version_are_read_and_a_missing_one_is_named(ready: Path)
             registry.artifact(MODEL, uri(), 1, path)
     another_result()
     with pytest.raises(ExpostError, match=r"must be one of model tested, however: 2\. Versions: 1"):
-        registry.prove(MODEL, uri(), 2)
+        prove(MODEL, uri(), 2)

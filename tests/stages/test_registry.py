@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from pipelines import registry, tracking
@@ -95,45 +94,6 @@ def test_identical_to_the_champion_registers_nothing(ready: Path) -> None:
     outcome = publish.publish(DATA, silent)
     assert (outcome.identical, outcome.version, outcome.blocked) == (True, None, False)
     assert versions() == []
-
-
-def test_a_lost_response_leaves_one_live_version(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = MlflowClient.create_model_version
-
-    def twice(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
-        real(self, *arguments, **options)
-        return real(self, *arguments, **options)
-
-    monkeypatch.setattr(MlflowClient, "create_model_version", twice)
-    assert registry.register(MODEL, uri(), data_digest=DATA, verdict=judge("FAIL")).version == 1
-    assert [version.tags.get("duplicate") for version in versions()] == [None, "1"]
-    assert [one["version"] for one in registry.versions(MODEL, uri())] == [1]
-
-
-KILLED = """
-import os, signal, sys
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from pipelines import registry
-real, calls = MlflowClient.log_model_artifacts, []
-def dying(self, *arguments):
-    calls.append(arguments)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(self, *arguments)
-MlflowClient.log_model_artifacts = dying
-registry.register(sys.argv[1], sys.argv[2], data_digest=sys.argv[3], verdict={"verdict": "FAIL"})
-"""
-
-
-def test_a_run_killed_while_uploading_is_never_registered_and_the_next_one_is(ready: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, MODEL, uri(), DATA], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert versions() == []
-    assert registry.register(MODEL, uri(), data_digest=DATA, verdict=judge("FAIL")).created
-    assert len(versions()) == 1
-    experiment = client().get_experiment_by_name(MODEL)
-    assert sorted(run.info.status for run in client().search_runs([experiment.experiment_id])) == ["FINISHED", "KILLED"]
 
 
 def test_changed_files_in_the_store_are_refused(ready: Path) -> None:
@@ -243,6 +203,15 @@ def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(rea
     for frame in (pd.DataFrame(none), nan):
         probability = served.predict(None, frame)[[f"probability_{name}" for name in served.bundle.classes]].to_numpy()
         np.testing.assert_allclose(probability, expected)
+
+
+def test_another_bundle_than_the_one_registered_is_not_served(ready: Path) -> None:
+    from pipelines.serving import Served
+
+    registered = json.loads(Path("data/package/bundle/manifest.json").read_text())
+    another_result()
+    with pytest.raises(ExpostError, match="must have the digest"):
+        Served().load_context(SimpleNamespace(artifacts={"bundle": "data/package/bundle"}, model_config=registered))
 
 
 CHEAP = "matrix:\n  bad: {pass: -5, stop: 0, ask: -0.001}\n  good: {pass: 0, stop: -1, ask: -0.001}\n"
