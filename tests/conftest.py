@@ -139,15 +139,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ready(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace whose stages have run, with a store of its own, where no champion reigns, as the current directory.
-
-    A version proves itself in this process: a fresh one is the matter of tests/stages/test_proof.py, and takes seconds.
-    """
-    from pipelines import proof, registry
+    """A workspace whose stages have run, with a store of its own, where no champion reigns, as the current directory."""
     from tests.registering import judged_world, prepared
 
     folder = prepared(world, template, tmp_path / "ready")
-    monkeypatch.setattr(registry, "prove", proof.prove)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     judged_world()

@@ -28,6 +28,12 @@ REGISTER = "from tests.registering import register; register()"
 MOMENTS = [name for name in failpoints.NAMES if name.startswith("register.")]
 
 
+@pytest.fixture(autouse=True)
+def _proving_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version proves itself in this process: a fresh one is the matter of tests/stages/test_proof.py, and takes seconds."""
+    monkeypatch.setattr(registry, "prove", proof.prove)
+
+
 def state() -> dict[str, Any]:
     """What the registry holds for who uses it: live versions with their tags, aliases, the run's state and files."""
     (live,) = registry.versions(MODEL, uri())
@@ -177,7 +183,6 @@ def small_disk(world: Path, template: Path, tmp_path: Path, monkeypatch: pytest.
     if mounted.returncode:
         pytest.skip(f"mounting a small tmpfs is not permitted here: {mounted.stderr.strip()}")
     shutil.copytree(kept, place, dirs_exist_ok=True)
-    monkeypatch.setattr(registry, "prove", proof.prove)
     monkeypatch.chdir(folder)
     judged_world()
     yield place
