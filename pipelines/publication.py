@@ -90,6 +90,17 @@ def files() -> list[tuple[Path, str | None]]:
     return [(path, place) for path, place in found if path.exists()]
 
 
+def listing() -> str:
+    """The files to log and their SHA-256 as JSON text, but for the golden rows, which stay as they were when a verdict changes."""
+    digests = {f"{place}/{path.name}": store.sha256(path) for path, place in files() if place != GOLDEN}
+    return json.dumps(dict(sorted(digests.items())), indent=2)
+
+
+def listing_place(sha256: str) -> str:
+    """Path of the listing with this digest among the artifacts."""
+    return f"files/{sha256[:12]}.json"
+
+
 def verdict_place(sha256: str) -> str:
     """Folder of the verdict with this digest among the artifacts: a later verdict on the same version does not overwrite it."""
     return f"gate/{sha256[:12]}"

@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 CHALLENGER, CHAMPION = "challenger", "champion"
 PACKAGED = Path("data/package")
 DIGESTS = ("bundle_sha256", "weights_sha256", "policy_sha256")
-JUDGED = ("data_sha256", "gate_sha256", "verdict", "verdict_sha256")  # tags that a new verdict changes; the last is the seal, written last
+#: Tags that a new verdict changes, in the order in which they are written.
+JUDGED = ("files_sha256", "data_sha256", "gate_sha256", "verdict", "verdict_sha256")
 LARGEST = 1 << 28
 DISTRUST = "Do not use that version: something changed its files in the registry's store."
+
+
+class AbsentError(ExpostError):
+    """A version was registered without the file that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ def _facts(folder: Path, data_digest: str, verdict: Mapping[str, Any]) -> dict[s
     manifest = Bundle.load(folder).manifest
     facts = {name: str(manifest[name]) for name in DIGESTS}
     facts |= {"data_digest": data_digest, **provenance.digests(), "golden_sha256": golden.digest(folder.parent)}
-    return {**facts, "run_key": run_key(facts), **publication.verdict_tags(verdict)}
+    pinned = {"files_sha256": hashlib.sha256(publication.listing().encode()).hexdigest()}
+    return {**facts, "run_key": run_key(facts), **pinned, **publication.verdict_tags(verdict)}
 
 
 def register(
@@ -101,7 +107,7 @@ def _publish(client: MlflowClient, place: str, model: str, folder: Path, facts: 
     try:
         _abandon_lost(client, place, run_id, facts["run_key"])
         reach("register.run")
-        _log_run(client, run_id, int(run.info.start_time), facts)
+        shipping.log_run(client, run_id, int(run.info.start_time), facts)
         reach("register.files")
         source, model_id = shipping.upload(client, place, run_id, folder, facts)
         _create_version(client, model, (source, run_id, model_id), facts)
@@ -121,21 +127,6 @@ def _abandon_lost(client: MlflowClient, place: str, run_id: str, key: str) -> No
         if lost.info.run_id != run_id:
             client.set_terminated(lost.info.run_id, "KILLED")
             shipping.abandon(client, place, lost.info.run_id)
-
-
-def _log_run(client: MlflowClient, run_id: str, at: int, facts: Mapping[str, str]) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
-
-    for start in range(0, len(params := publication.params()), 100):
-        client.log_batch(run_id, params=[Param(name, value) for name, value in params[start : start + 100]])
-    measured = [Metric(name, value, at, step) for name, value, step in publication.metrics()]
-    for start in range(0, len(measured), 1000):
-        client.log_batch(run_id, metrics=measured[start : start + 1000])
-    data = publication.dataset(facts["data_digest"])
-    inputs = [DatasetInput(Dataset(**data), [InputTag("mlflow.data.context", "training")])]
-    again(lambda: client.log_inputs(run_id, inputs))
-    for path, where in publication.files():
-        client.log_artifact(run_id, str(path), where)
 
 
 def _create_version(client: MlflowClient, model: str, origin: tuple[str, str, str], facts: Mapping[str, str]) -> None:
@@ -160,9 +151,7 @@ def _finish(client: MlflowClient, model: str, version: Any, facts: Mapping[str, 
 
 def _judge_again(client: MlflowClient, model: str, version: Any, facts: Mapping[str, str]) -> None:
     """The same result under a new verdict: files, card, then tags follow; earlier verdicts stay with the run under their digests."""
-    for path, where in publication.files():
-        if where != publication.GOLDEN:
-            client.log_artifact(version.run_id, str(path), where)
+    shipping.log_files(client, version.run_id, (publication.GOLDEN,))
     reach("register.files")
     client.update_model_version(model, version.version, publication.card())
     for name in JUDGED:
@@ -221,21 +210,35 @@ def _known(client: MlflowClient, model: str, version: int) -> Any:
 
 
 def artifact(model: str, tracking_uri: str, version: int, path: str) -> bytes:
-    """One file that was logged with `version`, e.g. "report/review.html"; raises ExpostError where it has none, or one too large to hold."""
+    """One file that was logged with `version`, e.g. "report/review.html", verified against the digests that its tag pins.
+
+    Raises AbsentError where the version was registered without it, ExpostError where it is lost, changed, or too large to hold.
+    """
     with reached(tracking_uri) as client:
-        return _artifact(client, _known(client, model, version), path)
+        known = _known(client, model, version)
+        pinned = known.tags.get("files_sha256")
+        listed = json.loads(_verified(client, known, publication.listing_place(str(pinned)), str(pinned))) if pinned else {}
+        if path not in listed:
+            remedy = "Look at another version, or run `expost retrain`: what it registers has it where the stages wrote it."
+            raise AbsentError(f"version {version} must have the file {path}, however: it was registered without it. {remedy}")
+        return _verified(client, known, path, listed[path])
 
 
-def _artifact(client: MlflowClient, version: Any, path: str) -> bytes:
+def _verified(client: MlflowClient, version: Any, path: str, sha256: str) -> bytes:
+    """Content of a file logged with `version`; raises ExpostError where it is missing, too large, or has another digest."""
     folder = path.rpartition("/")[0]
-    found = next((item for item in client.list_artifacts(version.run_id, folder or None) if item.path == path and not item.is_dir), None)
-    rule = f"version {version.version} must have the file {path}"
+    found = next((item for item in client.list_artifacts(version.run_id, folder) if item.path == path and not item.is_dir), None)
+    rule = f"version {version.version} must have the file {path} as it was registered"
     if found is None:
-        raise must(rule, "it is missing among those logged with it", "Run `expost retrain`, which logs it with the version that it makes.")
+        raise must(rule, "it is missing", DISTRUST)
     if (found.file_size or 0) > LARGEST:
-        raise must(f"{rule}, of at most {LARGEST} bytes", f"it has {found.file_size}", DISTRUST)
+        raise must(rule, f"it has {found.file_size} bytes", DISTRUST)
     with tempfile.TemporaryDirectory() as scratch:
-        return Path(client.download_artifacts(version.run_id, path, scratch)).read_bytes()
+        content = Path(client.download_artifacts(version.run_id, path, scratch)).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise must(rule, f"its digest is {digest[:12]} instead of {sha256[:12]}", DISTRUST)
+    return content
 
 
 def fetch_golden(model: str, tracking_uri: str, version: int, folder: Path) -> str:
@@ -248,8 +251,10 @@ def fetch_golden(model: str, tracking_uri: str, version: int, folder: Path) -> s
             raise must(
                 f"version {version} must have golden rows to prove itself", got, "Run `expost retrain`, which makes a version that has."
             )
-        for name in (golden.EXPECTED, golden.INPUTS):
-            (folder / name).write_bytes(_artifact(client, known, f"{publication.GOLDEN}/{name}"))
+        expected = _verified(client, known, f"{publication.GOLDEN}/{golden.EXPECTED}", str(pinned))
+        inputs = _verified(client, known, f"{publication.GOLDEN}/{golden.INPUTS}", json.loads(expected)["inputs_sha256"])
+        (folder / golden.EXPECTED).write_bytes(expected)
+        (folder / golden.INPUTS).write_bytes(inputs)
         return str(pinned)
 
 
@@ -281,12 +286,8 @@ def verdict(model: str, tracking_uri: str, version: int) -> dict[str, Any]:
     with reached(tracking_uri) as client:
         known = _known(client, model, version)
         named = str(known.tags.get("verdict_sha256"))
-        content = _artifact(client, known, f"{publication.verdict_place(named)}/verdict.json")
-    found = hashlib.sha256(content).hexdigest()
-    if found != named:
-        raise must(f"the verdict on version {version} must have the digest {named[:12]} of its tag", f"it is {found[:12]}", DISTRUST)
-    judged: dict[str, Any] = json.loads(content)
-    return judged
+        judged: dict[str, Any] = json.loads(_verified(client, known, f"{publication.verdict_place(named)}/verdict.json", named))
+        return judged
 
 
 def versions(model: str, tracking_uri: str) -> list[dict[str, Any]]:

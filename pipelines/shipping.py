@@ -1,11 +1,12 @@
-"""The model as MLflow stores it: the bundle and a script that serves it, uploaded with the manifest last and verified where it arrived."""
+"""What MLflow stores of a result: the run's files, and the model with its manifest last, verified where it arrived."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,36 @@ from pipelines import publication
 from pipelines.bundle import MANIFEST, Bundle
 from pipelines.errors import must
 from pipelines.failpoints import reach
+from pipelines.tracking import again
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SERVING = Path(__file__).with_name("serving.py")
+
+
+def log_run(client: MlflowClient, run_id: str, at: int, facts: Mapping[str, str]) -> None:
+    """Log parameters, metrics, the data's version and the workspace's files; `at` is the run's start in milliseconds."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+    for start in range(0, len(params := publication.params()), 100):
+        client.log_batch(run_id, params=[Param(name, value) for name, value in params[start : start + 100]])
+    measured = [Metric(name, value, at, step) for name, value, step in publication.metrics()]
+    for start in range(0, len(measured), 1000):
+        client.log_batch(run_id, metrics=measured[start : start + 1000])
+    data = publication.dataset(facts["data_digest"])
+    inputs = [DatasetInput(Dataset(**data), [InputTag("mlflow.data.context", "training")])]
+    again(lambda: client.log_inputs(run_id, inputs))
+    log_files(client, run_id, ())
+
+
+def log_files(client: MlflowClient, run_id: str, without: Collection[str]) -> None:
+    """Log the workspace's files, but for those folders, and then what pins them."""
+    for path, where in publication.files():
+        if where not in without:
+            client.log_artifact(run_id, str(path), where)
+    text = publication.listing()
+    client.log_text(run_id, text, publication.listing_place(hashlib.sha256(text.encode()).hexdigest()))
 
 
 def upload(client: MlflowClient, experiment: str, run_id: str, folder: Path, facts: Mapping[str, str]) -> tuple[str, str]:

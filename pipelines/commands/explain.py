@@ -9,8 +9,8 @@ from typing import Any
 
 from pipelines import registry, reigns, store
 from pipelines.commands.promotion import known_version
-from pipelines.errors import ExpostError, must
-from pipelines.ledger import Ledger, Reign, UnreachableError
+from pipelines.errors import must
+from pipelines.ledger import Ledger, Reign
 from pipelines.params import load
 from pipelines.params.registry import Registry
 
@@ -68,9 +68,7 @@ def review(version: int) -> dict[str, Any]:
     page: Path | None = PAGES / f"version-{version}.html"
     try:
         content = registry.artifact(params.model, params.tracking_uri, version, PAGE)
-    except UnreachableError:
-        raise
-    except ExpostError:  # an earlier program registered it, without a page
+    except registry.AbsentError:  # an earlier program registered it, without a page
         page = None
     else:
         with store.atomic_file(PAGES / f"version-{version}.html") as temporary:

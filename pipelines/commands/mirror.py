@@ -150,9 +150,7 @@ def _bring_profile(params: Registry, version: int, *, kept: bool) -> None:
         return
     try:
         content = registry.artifact(params.model, params.tracking_uri, version, f"evaluate/{PROFILE}")
-    except UnreachableError:
-        raise
-    except ExpostError:  # it has none
+    except registry.AbsentError:  # it has none
         return
     (INCOMING / PROFILE).write_bytes(content)
 

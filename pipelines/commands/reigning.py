@@ -11,8 +11,7 @@ from pipelines import registry, reigns
 from pipelines.admission import DIGESTS
 from pipelines.commands.mirror import refresh_mirror
 from pipelines.commands.promotion import carried_out, known_version, version_claim
-from pipelines.errors import ExpostError
-from pipelines.ledger import Ledger, Reign, UnreachableError
+from pipelines.ledger import Ledger, Reign
 from pipelines.params import load
 from pipelines.params.registry import Registry
 
@@ -71,8 +70,6 @@ def _as_it_is(reign: Reign, report: Report) -> dict[str, Any]:
 def _lessons(params: Registry, version: int) -> list[dict[str, Any]]:
     try:
         content = registry.artifact(params.model, params.tracking_uri, version, "decide/lessons.json")
-    except UnreachableError:
-        raise
-    except ExpostError:  # an earlier program registered it, without lessons
+    except registry.AbsentError:  # an earlier program registered it, without lessons
         return []
     return list(json.loads(content)["lessons"])
