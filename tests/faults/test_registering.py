@@ -42,7 +42,8 @@ def state() -> dict[str, Any]:
     run_id = live.pop("run_id")
     files = [(folder, item.path) for folder in ("gate", "golden", "report") for item in client().list_artifacts(run_id, folder)]
     aliases = client().get_registered_model(MODEL).aliases
-    del live["registered_at"]
+    assert registry.artifact(MODEL, uri(), live["version"], "report/card.md") == Path("data/report/card.md").read_bytes()
+    del live["registered_at"], live["files_sha256"]  # params.yaml is among the files, and names the workspace's folder
     return {"live": live, "aliases": aliases, "verdict": verdict, "files": files, "run": client().get_run(run_id).info.status}
 
 
