@@ -9,8 +9,8 @@ from typing import Any
 
 from pipelines import registry, reigns, store
 from pipelines.commands.promotion import known_version
-from pipelines.errors import must
-from pipelines.ledger import Ledger, Reign
+from pipelines.errors import ExpostError, must
+from pipelines.ledger import Ledger, Reign, UnreachableError
 from pipelines.params import load
 from pipelines.params.registry import Registry
 
