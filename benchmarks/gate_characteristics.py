@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import beta, norm
+from scipy.stats import norm
 
 from benchmarks.common import machine, save
 from pipelines.core import gate, metrics
@@ -241,11 +241,6 @@ def promised(world: World) -> int:
         variances.append(float((sums**2).sum()) / values.size)
     spread = float(np.sqrt(variances[0] + SETTINGS.margin**2 * variances[1]))
     return rows_needed(spread, world.miss * world.cluster, SETTINGS.margin * world.gain, SETTINGS.alpha)
-
-
-def upper(count: int, repeats: int) -> float:
-    """Upper Clopper-Pearson bound at 97.5 %."""
-    return 1.0 if count == repeats else float(beta.ppf(0.975, count + 1, repeats - count))
 
 
 def cells(repeats: int, sizes: tuple[int, ...]) -> Iterator[Cell]:

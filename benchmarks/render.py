@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from scipy.stats import beta
 
 from benchmarks.common import RESULTS, ROOT
 
@@ -157,7 +160,63 @@ def scoring(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def gate(result: dict[str, Any]) -> str:
+    """Error rates of the gate per world, the largest over all sizes, and power at the size promised, beside the naive rule."""
+    head = (
+        "world",
+        "largest false block",
+        "largest false pass",
+        "failed for calibration",
+        "promised",
+        "passes when equal",
+        "not passed at two margins",
+    )
+    lines = ["| " + " | ".join((*head, "naive rule: blocks equal, passes a loss of one margin")) + " |", "|---" * (len(head) + 1) + "|"]
+    cells = [cell for cell in result["cells"] if not cell["redecided"]]
+    for world in dict.fromkeys(cell["world"] for cell in cells):
+        here = [cell for cell in cells if cell["world"] == world]
+        equal, one, two = ([cell for cell in here if cell["margins_lost"] == loss] for loss in (0.0, 1.0, 2.0))
+        at = next(cell for cell in equal if cell["rows"] == cell["promised_rows"])
+        rows = at["rows"]
+        blocked = _most(equal, lambda cell: cell["verdicts"]["FAIL"])
+        passed = _most(one, lambda cell: cell["verdicts"]["PASS"])
+        miscalled = _most(equal, lambda cell: cell["failed_for_calibration"])
+        worse = max(cell["verdicts"]["PASS"] / cell["repeats"] for cell in two if cell["rows"] == rows)
+        naive = next(cell for cell in one if cell["rows"] == rows and cell["how"] == "policy")
+        lines.append(
+            f"| {world} | {blocked} | {passed} | {miscalled} | {rows:,} rows | {at['verdicts']['PASS'] / at['repeats']:.1%} | {1 - worse:.1%} | "
+            f"{1 - at['naive_passes'] / at['repeats']:.0%}, {naive['naive_passes'] / naive['repeats']:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _most(cells: list[dict[str, Any]], count: Callable[[dict[str, Any]], int]) -> str:
+    """Largest share over cells, with its rows and 95 % Clopper-Pearson interval."""
+    found = max(cells, key=lambda cell: count(cell) / cell["repeats"])
+    hits, repeats = count(found), found["repeats"]
+    low = 0.0 if hits == 0 else float(beta.ppf(0.025, hits, repeats - hits + 1))
+    high = 1.0 if hits == repeats else float(beta.ppf(0.975, hits + 1, repeats - hits))
+    return f"{hits / repeats:.1%} ({low:.1%} to {high:.1%}) at {found['rows']:,}"
+
+
+def gate_real(result: dict[str, Any]) -> str:
+    """Verdicts of pairs of seeds and of mutants per real table."""
+    lines = ["| real table | what | judged | PASS | FAIL | INSUFFICIENT_DATA | ERROR |", "|---|---|---|---|---|---|---|"]
+    for name, table in result["tables"].items():
+        groups = {"A/A, two seeds": [pair["verdict"] for pair in table["pairs"]]}
+        for mutated in table["mutants"]:
+            for mutant, found in mutated.items():
+                if mutant != "salt":
+                    groups.setdefault(mutant, []).append(found["verdict"])
+        for what, verdicts in groups.items():
+            counts = " | ".join(str(verdicts.count(kind)) for kind in ("PASS", "FAIL", "INSUFFICIENT_DATA", "ERROR"))
+            lines.append(f"| {name} | {what} | {len(verdicts)} | {counts} |")
+    return "\n".join(lines) + "\n"
+
+
 TABLES = {
+    "gate": gate,
+    "gate_real": gate_real,
     "speed": speed,
     "peers": peers,
     "savings": savings,

@@ -1,5 +1,6 @@
 """Figures of the documentation, made by code: `python docs/figures.py` writes docs/*.png."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,34 @@ def prior(figure: Figure) -> None:
     axis.legend(frameon=False)
 
 
+def gate(figure: Figure) -> None:
+    """How often the gate passes an equal and a worse challenger by the size of the holdout, beside the naive rule."""
+    cells = json.loads((Path(__file__).parents[1] / "benchmarks/results/gate.json").read_text())["cells"]
+    worlds = ("3 % at 20:1", "20 % at 5:1", "50 % at 1:1")
+    for axes, world in zip(figure.subplots(1, len(worlds), sharey=True), worlds, strict=True):
+        here = [cell for cell in cells if cell["world"] == world and cell["how"] == "policy" and not cell["redecided"]]
+        for loss, colour, label in ((0.0, BLUE, "equal"), (1.0, ORANGE, "worse by one margin"), (2.0, GREY, "worse by two")):
+            some = sorted((cell for cell in here if cell["margins_lost"] == loss), key=lambda cell: cell["rows"])
+            rows = [cell["rows"] for cell in some]
+            axes.plot(
+                rows, [cell["verdicts"]["PASS"] / cell["repeats"] for cell in some], color=colour, marker="o", markersize=4, label=label
+            )
+            if loss < 2:
+                naive = [cell["naive_passes"] / cell["repeats"] for cell in some]
+                axes.plot(rows, naive, color=colour, linestyle=":", label=f"{label}, naive rule")
+        axes.axhline(0.05, color=GREY, linewidth=0.8, linestyle="--")
+        axes.axvline(here[0]["promised_rows"], color=GREY, linewidth=0.8)
+        axes.set(xscale="log", xlabel="holdout rows", ylim=(-0.02, 1.02), title=world)
+    figure.axes[0].set_ylabel("share of draws that pass")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8.5)
+
+
 FIGURES: dict[str, tuple[Callable[[Figure], None], tuple[float, float]]] = {
     "why": (why, (10, 3.8)),
     "deciding_threshold": (threshold, (10, 4.1)),
     "deciding_limit": (limit, (6.4, 3.6)),
     "deciding_prior": (prior, (6.4, 3.6)),
+    "gate": (gate, (10, 4.0)),
 }
 
 
