@@ -30,6 +30,7 @@ LARGEST = 0.5  #: share of the rows; of more than half of them a lesson would sa
 CUTS = 63  #: places at which a number is cut at most
 LEVELS, LEVEL_ROWS = 12, 10  #: values of a category that can be named, the most frequent ones, and rows of each in a half at least
 SHRINKAGE = 10.0  #: rows at the overall mean that each value starts from when values are ordered by their mean regret
+MOST_ROWS = 50_000  #: rows that suggest and test; of more whole groups are drawn
 OVERLAP = 0.8  #: share of a lesson's rows; with more of them known from stronger ones it says nothing new
 
 
@@ -52,7 +53,8 @@ def find(inputs: Inputs, judged: Judged, *, confidence: float = 0.95, seed: int 
     if not len(judged.regret) or not judged.regret.any():
         return ()
     half = crossfit.folds_of(judged.labels, judged.groups, folds=2, repeats=1, seed=seed)[0]
-    halves = ((half, ~half), (~half, half))
+    some = _sample(judged.groups, seed)
+    halves = ((half & some, ~half & some), (~half & some, half & some))
     suggested = [suggestions(inputs.take(grown), judged.take(grown), seed=seed) for grown, _ in halves]
     rows = [np.array([holds(inputs, one) for one in found], dtype=np.bool_).reshape(len(found), len(half)) for found in suggested]
     p_values = adjusted([(judged.take(tested), masks[:, tested]) for (_, tested), masks in zip(halves, rows, strict=True)], seed)
@@ -63,6 +65,17 @@ def find(inputs: Inputs, judged: Judged, *, confidence: float = 0.95, seed: int 
         if p <= 1 - confidence and at_worst(judged.take(tested), mask[tested], confidence)
     ]
     return _distinct(found, judged, 1 - confidence)
+
+
+def _sample(groups: Int, seed: int) -> Bool:
+    """Rows `(n,)` of groups drawn without replacement until they are at most `MOST_ROWS`; all rows where they are no more."""
+    codes, counts = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    if len(groups) <= MOST_ROWS:
+        return np.ones(len(groups), dtype=np.bool_)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    drawn = np.zeros(len(counts), dtype=np.bool_)
+    drawn[order[counts[order].cumsum() <= MOST_ROWS]] = True
+    return np.asarray(drawn[codes])
 
 
 def _regret(judged: Judged, confidence: float) -> Interval:

@@ -181,6 +181,16 @@ def test_groups_stay_whole_between_suggesting_and_testing() -> None:
         assert not set(made.groups[lesson.tested]) & set(made.groups[~lesson.tested])
 
 
+def test_of_very_many_rows_some_whole_groups_suggest_and_test_and_all_are_counted() -> None:
+    inputs = drawn(10_000).take(np.repeat(np.arange(10_000), 12))
+    made = judged(inputs.categories["housing"][0] == 2, groups=np.repeat(np.arange(10_000), 12))
+    lesson = find(inputs, made)[0]
+    assert name_of(lesson.conditions) == "housing is rent"
+    assert lesson.rows.sum() == (inputs.categories["housing"][0] == 2).sum()
+    assert 20_000 < lesson.tested.sum() < 30_000
+    assert (np.bincount(made.groups[lesson.tested], minlength=10_000) % 12 == 0).all()
+
+
 # p-values.
 
 
