@@ -39,12 +39,13 @@ _ALLOWED = f"Allowed: + - * / %, comparisons, AND, OR, NOT, IN, BETWEEN, CASE, C
 
 @dataclass(frozen=True)
 class Use:
-    """What an expression is for, in the words of the messages: its name, what it must be, and the remedies."""
+    """What an expression is for: its name, what it must be and the remedies, in the words of the messages; whether it may name dates."""
 
     name: str
     rule: str
     remedy: str
     nameless: str
+    dates: bool = False
 
 
 CELL = Use(
@@ -58,6 +59,7 @@ SLICE = Use(
     "a slice must be an SQL predicate over columns",
     "Mend it under evaluate.slices; text stands in single quotes, names of columns with spaces in double quotes, as in \"home type\" = 'rent'.",
     "Name a column, or leave the slice out: all rows together are judged anyway.",
+    dates=True,
 )
 
 
@@ -72,7 +74,7 @@ def expression(text: str, use: Use = CELL) -> pl.Expr:
         names, tree = parsed.meta.root_names(), json.loads(parsed.meta.serialize(format="json"))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError, TypeError, RecursionError) as error:
         raise _none(text, reason(error), use) from error
-    if not _is_elementwise(tree):
+    if not _is_elementwise(tree, _SCALARS | ({"Date"} if use.dates else set())):
         raise _not_elementwise(text, use)
     if not names:
         raise must(f"{use.name} must name a column", f"{text[:100]!r} names none", _as_number(text) if use == CELL else use.nameless)
@@ -127,18 +129,18 @@ def _check_words(text: str, use: Use) -> None:
         if found is None:
             raise _none(text, f"{text[place]!r} has no meaning here", use)
         kind, token = found.lastgroup, found.group().upper()
-        if kind == "word" and token in _NEVER:
+        if kind == "word" and token in (*_NEVER, "CURRENT_DATE"):
             raise _not_elementwise(text, use, f"has {token}, which looks beyond the row")
         if kind == "bracket" and before and before not in (*_KEYWORDS, *FUNCTIONS, "CAST"):
             raise _not_elementwise(text, use, f"calls {before[:100]}, which is not allowed")
-        if kind == "text" and before and before not in _KEYWORDS:
+        if kind == "text" and before and before not in (*_KEYWORDS, *(["DATE"] if use.dates else [])):
             raise _none(text, f"{before[:100]} may not stand before text", use)
         if not token.isspace():
             before = token if kind in ("word", "column") else ""
         place = found.end()
 
 
-def _is_elementwise(tree: Any) -> bool:
+def _is_elementwise(tree: Any, scalars: set[str]) -> bool:
     """Whether every node of a serialised expression is on the list of what looks at one row at a time."""
     if not isinstance(tree, dict) or len(tree) != 1:
         return False
@@ -146,11 +148,11 @@ def _is_elementwise(tree: Any) -> bool:
     if kind == "Column":
         return True
     if kind == "Literal":
-        return not isinstance(node, dict) or "Scalar" not in node or set(node["Scalar"]) <= _SCALARS  # dates depend on the clock
+        return not isinstance(node, dict) or "Scalar" not in node or set(node["Scalar"]) <= scalars
     if kind == "Function":
-        return _is_rowwise(node.get("function")) and all(map(_is_elementwise, node.get("input", [])))
+        return _is_rowwise(node.get("function")) and all(_is_elementwise(part, scalars) for part in node.get("input", []))
     parts = _PARTS.get(kind)
-    return parts is not None and all(_is_elementwise(node.get(part)) for part in parts)
+    return parts is not None and all(_is_elementwise(node.get(part), scalars) for part in parts)
 
 
 def _is_rowwise(function: Any) -> bool:

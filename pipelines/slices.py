@@ -96,7 +96,9 @@ def _mask(frame: pl.DataFrame, one: Slice) -> NDArray[np.bool_]:
         predicate = expression(one.rule, SLICE) if isinstance(one.rule, str) else pl.all_horizontal(map(_holds, one.rule))
         series = read.select(predicate.alias("in"))["in"]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise must(rule, f"{reason(error)}; categories and booleans are text, dates are days since 1970-01-01", _REMEDY) from error
+        raise must(
+            rule, f"{reason(error)}; categories and booleans are text, dates are written as in day > DATE '2024-01-31'", _REMEDY
+        ) from error
     if series.dtype != pl.Boolean:
         raise must(rule, f"{one.rule!r} gives {series.dtype}; categories and booleans are text, as in flag = 'true'", _REMEDY)
     return np.asarray(series.fill_null(False).to_numpy(), dtype=np.bool_)

@@ -114,7 +114,7 @@ BEYOND = "must be element-wise, a row's value from that row alone, however: "
         ("a IN (VALUES (1))", "has VALUES"),
         ("RANDOM() * a", "calls RANDOM"),
         ("NOW() * a", "calls NOW"),
-        ("CURRENT_DATE * a", "uses a function that is not allowed"),
+        ("CURRENT_DATE * a", "has CURRENT_DATE, which looks beyond the row"),
         ("UNNEST(a)", "has UNNEST"),
         ("LENGTH(a) * 1.0", "calls LENGTH"),
         ('"SUM"(a)', 'calls "SUM"'),
