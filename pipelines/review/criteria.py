@@ -30,6 +30,8 @@ TITLES = {
     "support": "Support",
     "validity": "Validity",
 }
+#: Most characters of a text that comes from the data.
+LONGEST = 90
 #: Criteria of a first champion that only ask for finite numbers: what they measured is no difference.
 FINITE = ("brier", "v_information")
 
@@ -73,7 +75,7 @@ def _row(item: Mapping[str, Any], evaluation: Mapping[str, Any], *, first: bool)
     state = str(item.get("verdict")) if item.get("verdict") in WORDS else "ERROR"
     return Row(
         title=TITLES.get(kind, kind.replace("_", " ")),
-        subject="" if subject is None or kind in RANGES else str(subject),
+        subject="" if subject is None or kind in RANGES else short(subject, 2 * LONGEST),
         challenger=figure(ours, digits=digits),
         other=figure(theirs, digits=digits),
         other_name=named,
@@ -103,6 +105,14 @@ def _margin(item: Mapping[str, Any], kind: str, digits: int) -> str:
     if margin is None:
         return ""
     return f"{'at least ' if kind == 'requirement' else 'at most ' if kind in LEVELS else ''}{margin:.3g}"
+
+
+def short(value: Any, longest: int = LONGEST) -> str:
+    """A value from the data as text of bounded length."""
+    if value is None:
+        return "missing"
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def figure(item: Mapping[str, Any] | None, *, signed: bool = False, digits: int | None = None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.plots import COLOURS, GREY, INK, LINES, Plot
+from pipelines.review.criteria import short
 from pipelines.review.svg import Drawing, drawing
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ def _draw(figure: Figure, operating: Mapping[str, Any], models: Sequence[str], u
     x = [math.log(size) for size in operating["sizes"]]
     lines = {name: _scale(operating, [step["utility"] for step in operating["models"][name]]) for name in models}
     trivial = [max(values) for values in zip(*operating["always"].values(), strict=True)]
-    always = {f"always {name}": values for name, values in operating["always"].items()} if ratio else {"best without looking": trivial}
+    always = (
+        {f"always {short(name, 30)}": values for name, values in operating["always"].items()}
+        if ratio
+        else {"best without looking": trivial}
+    )
     for (name, values), style in zip(always.items(), ("--", ":"), strict=False):
         axes.plot(x, _scale(operating, values), color=GREY, linewidth=1.2, linestyle=style, label=name)
     for name in reversed(models):
@@ -47,7 +52,9 @@ def _draw(figure: Figure, operating: Mapping[str, Any], models: Sequence[str], u
     axes.annotate(
         "in force", (x[operating["now"]], 0.98), xycoords=("data", "axes fraction"), xytext=(4, -8), textcoords="offset points", fontsize=9
     )
-    axes.set_xlabel("cost of a miss : cost of a false alarm" if ratio else f"factor on the costs of errors on {operating['label']}")
+    axes.set_xlabel(
+        "cost of a miss : cost of a false alarm" if ratio else f"factor on the costs of errors on {short(operating['label'], 60)}"
+    )
     axes.set_ylabel(
         "cost per case (a miss and a false\nalarm together cost 1)" if ratio else f"lost per case against\nknowing the truth ({unit})"
     )

@@ -26,6 +26,7 @@ CONTENTS = (
     ("training", "Training"),
     ("provenance", "Provenance"),
 )
+MOST_STRIPS = 100
 #: What would end a script element, or a line of JavaScript before ECMAScript 2019.
 UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -36,7 +37,7 @@ def html(read: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str
     rows = criteria.rows(read["verdict"], evaluation)
     moved = slider.make(curves.get("operating") or {"reason": "the evaluation holds no operating points"}, evaluation["unit"])
     binary = len(evaluation["classes"]) == 2
-    what = evaluation["classes"][-1] if binary else "the most probable class"
+    what = criteria.short(evaluation["classes"][-1]) if binary else "the most probable class"
     shown = {
         "reliability": drawing(
             plots.reliability(curves, what),
@@ -51,7 +52,10 @@ def html(read: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str
             description="Train loss and valid log loss per epoch.",
         ),
     }
-    strips = [forest.strip(row.marks, row.verdict if row.gated else "", f"c{at}") if row.marks else None for at, row in enumerate(rows)]
+    strips = [
+        forest.strip(row.marks, row.verdict if row.gated else "", f"c{at}") if row.marks and at < MOST_STRIPS else None
+        for at, row in enumerate(rows)
+    ]
     data = sections.data(read)
     drifts = drift.pictures((data["changes"] or {}).get("features", []))
     drawings = [
@@ -67,7 +71,7 @@ def html(read: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> str
         script=Markup(script),
         policy=csp(css, script),
         contents=CONTENTS,
-        target=read["schema"]["target"],
+        target=criteria.short(read["schema"]["target"]),
         unit=evaluation["unit"],
         confidence=f"{evaluation['confidence']:.0%}",
         has_champion=bool(evaluation["champion"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines import facts
-from pipelines.review.criteria import SIGNS, WORDS, figure
+from pipelines.review.criteria import LONGEST, SIGNS, WORDS, figure, short
 
 HEADS = {
     "PASS": "Pass: not worse than what it is compared with",
@@ -15,17 +15,9 @@ HEADS = {
     "ERROR": "Error: it cannot be judged",
 }
 BY_HAND = "--by NAME --why TEXT"
-#: Most of a list that the page shows, and most characters of a text that comes from the data.
-MOST_LISTED, MOST_CASES, MOST_INPUTS, LONGEST = 60, 3, 12, 90
+#: Most of a list that the page shows.
+MOST_LISTED, MOST_CASES, MOST_INPUTS = 60, 3, 12
 STABLE, NEWS = "stable", {"appeared": "new values", "gone": "no longer seen"}
-
-
-def short(value: Any, longest: int = LONGEST) -> str:
-    """A value from the data as text of bounded length."""
-    if value is None:
-        return "missing"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def verdict(read: Mapping[str, Any]) -> dict[str, Any]:

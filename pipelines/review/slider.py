@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.review import curve
+from pipelines.review.criteria import short
 from pipelines.review.svg import Drawing
 
 MODELS = ("challenger", "champion")
@@ -60,14 +61,16 @@ def _counts(operating: Mapping[str, Any]) -> list[Count]:
     whole = len(classes) * len(actions) <= CELLS
     moved = classes.index(operating["label"])
     made = [
-        Count(f"{k}-{a}", f"{name} → {action}", named.get((k, a), ""), ((k, a),))
+        Count(f"{k}-{a}", f"{short(name)} → {short(action)}", named.get((k, a), ""), ((k, a),))
         for k, name in enumerate(classes)
         if whole or k == moved
         for a, action in enumerate(actions)
     ]
     if not whole:
         rest = [k for k in range(len(classes)) if k != moved]
-        made += [Count(f"rest-{a}", f"all other classes → {action}", "", tuple((k, a) for k in rest)) for a, action in enumerate(actions)]
+        made += [
+            Count(f"rest-{a}", f"all other classes → {short(action)}", "", tuple((k, a) for k in rest)) for a, action in enumerate(actions)
+        ]
     return made
 
 
@@ -94,7 +97,7 @@ def _texts(operating: Mapping[str, Any], number: int, models: Sequence[str], cou
         for count in counts:
             made[f"{name}-{count.cell}"] = count_text(sum(result["counts"][k][a] for k, a in count.of), weighted=operating["weighted"])
     best = max(operating["always"], key=lambda action: operating["always"][action][number])
-    made["trivial"] = f"{operating['always'][best][number]:z.4f} (always {best})"
+    made["trivial"] = f"{operating['always'][best][number]:z.4f} (always {short(best)})"
     if operating["difference"]:
         item = operating["difference"][number]
         made["difference"] = f"{item['mean']:+z.4f} [{item['low']:+z.4f}, {item['high']:+z.4f}]"
@@ -111,13 +114,12 @@ def _static(operating: Mapping[str, Any], steps: Sequence[dict[str, str]]) -> li
 
 
 def _words(operating: Mapping[str, Any]) -> tuple[str, str]:
-    label = operating["label"]
+    label = short(operating["label"])
     if operating["kind"] == "ratio":
-        leave = operating["best"][0]
-        act = operating["best"][1]
+        leave, act, other = map(short, (*operating["best"], operating["classes"][0]))
         what = f"Cost of a missed {label} : cost of a false alarm"
         note = (
-            f"A miss is the action “{leave}” where the truth is “{label}”, a false alarm “{act}” where it is “{operating['classes'][0]}”. What "
+            f"A miss is the action “{leave}” where the truth is “{label}”, a false alarm “{act}” where it is “{other}”. What "
             f"a false alarm costs stays as it is in params.yaml; “{act}” is taken where the probability of “{label}” is above 1 / (1 + ratio)."
         )
         return what, note

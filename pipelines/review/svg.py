@@ -27,6 +27,10 @@ THEME = {
 }
 
 
+#: Characters that names may hold and XML may not.
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
 @dataclass(frozen=True)
 class Drawing:
     """Markup of an `svg` element and the style rules, by class, that it needs."""
@@ -37,7 +41,7 @@ class Drawing:
 
 def drawing(plot: Plot, name: str, *, title: str, description: str = "", hidden: bool = False) -> Drawing:
     """Draw `plot` with ids that begin with `name`; a `hidden` one is left out by screen readers, since a table beside it says the same."""
-    root = ElementTree.fromstring(plot.svg(name))
+    root = ElementTree.fromstring(NOT_XML.sub("\N{REPLACEMENT CHARACTER}", plot.svg(name).decode()))
     for group in [*root]:
         if _local(group) == "metadata":
             root.remove(group)

@@ -118,6 +118,21 @@ def test_names_from_the_data_are_text(judged: Path, copy: Path) -> None:
     assert " ".join(hostile.split()) in shown.text
 
 
+def test_names_that_are_long_or_no_xml_and_lists_without_end_keep_the_page_whole_and_small(copy: Path) -> None:
+    name = "\x07\ufffe" + 400 * "long "
+    read = full({**report.read_all(), "provenance": {}})
+    read["evaluation"] = {**read["evaluation"], "classes": ["good", name], "slices": 500 * read["evaluation"]["slices"]}
+    operated = {**read["curves"]["operating"], "classes": ["good", name], "label": name, "best": ["pass", "stop"]}
+    read["curves"] = {**read["curves"], "operating": operated}
+    read["verdict"] = {**read["verdict"], "criteria": 20 * read["verdict"]["criteria"]}
+    read["changes"] = {**read["changes"], "features": 2000 * read["changes"]["features"]}
+    read["lessons"] = {**read["lessons"], "lessons": 500 * read["lessons"]["lessons"]}
+    source = page.html(read, report.read_history())
+    assert len(source.encode()) < LIMIT
+    assert 100 * "long " not in source
+    assert "long long" in source and "3940 that moved less are left out" in source
+
+
 def test_what_is_not_there_yet_is_left_out_and_what_is_unknown_is_shown(copy: Path) -> None:
     unknown = {"criterion": "tail_risk", "verdict": "PASS", "reason": "Fine.", "estimate": 0.2, "low": 0.1, "high": 0.3, "unit": "euro"}
     edit(copy / "data/gate/verdict.json", lambda verdict: verdict["criteria"].append(unknown))
