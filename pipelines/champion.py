@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ REMEDY = f"Delete {MIRROR} and run `expost retrain`, which mirrors the champion 
 
 def read_status(mirror: Path) -> dict[str, Any]:
     """Status of the mirror; a missing mirror is "unsynced". Raises ExpostError where it is not a status."""
-    if not (mirror / "status.json").exists():
+    if not os.path.lexists(mirror / "status.json"):
         if (mirror / "bundle").exists():
             raise must(f"{mirror} must have a status.json beside its bundle", "it is missing", REMEDY)
         return {"state": "unsynced", **dict.fromkeys(UNKNOWN)}
-    status = store.read_json(mirror / "status.json")
+    status = store.parse_json(store.plain_bytes(mirror / "status.json", 1 << 16, REMEDY), mirror / "status.json", REMEDY)
     if not isinstance(status, dict) or status.get("state") not in STATES:
         state = status.get("state") if isinstance(status, dict) else status
         raise must(f"{mirror}/status.json must have a state among {list(STATES)}", f"it is {state!r}", REMEDY)
@@ -34,12 +34,7 @@ def read_status(mirror: Path) -> dict[str, Any]:
 
 
 def check_bundle(folder: Path, status: dict[str, Any]) -> None:
-    """Raise ExpostError unless the files in `folder` are plain, complete and have the joint digest that the status names."""
-    if not folder.is_dir():
-        raise must(f"{folder} must exist where the status says that a champion reigns", "it is missing", REMEDY)
-    odd = sorted(path.name for path in folder.iterdir() if path.is_symlink() or not path.is_file())
-    if odd:
-        raise must(f"{folder} must hold plain files only", f"it holds {odd}", REMEDY)
+    """Raise ExpostError unless the files in `folder` have the joint digest that the status names."""
     digests = {path.name: store.sha256(path) for path in folder.iterdir() if path.name != "manifest.json"}
     lines = "\n".join(f"{name}:{digests[name]}" for name in sorted(digests))
     found = hashlib.sha256(lines.encode()).hexdigest()
@@ -50,20 +45,16 @@ def check_bundle(folder: Path, status: dict[str, Any]) -> None:
 
 def copy_bundle(name: str, out: Path, entry: dict[str, Any]) -> None:
     """Copy a bundle of the mirror into `out` and check the copy, so that a mirror that changes meanwhile cannot slip through."""
-    try:
-        shutil.copytree(MIRROR / name, out / name, symlinks=True)
-    except OSError as error:
-        raise ExpostError(f"{MIRROR / name} must be readable, however: {error}. {REMEDY}") from error
+    if not (MIRROR / name).is_dir():
+        raise must(f"{MIRROR / name} must exist where the status names its model", "it is missing", REMEDY)
+    store.copy_folder(MIRROR / name, out / name, REMEDY)
     check_bundle(out / name, entry)
 
 
 def copy_note(name: str, out: Path) -> None:
     """Copy a file of the mirror into `out`, where there is one."""
-    source = MIRROR / name
-    if source.is_symlink() or (source.exists() and not source.is_file()):
-        raise must(f"{source} must be a plain file", "it is none", REMEDY)
-    if source.exists():
-        shutil.copyfile(source, out / name)
+    if os.path.lexists(MIRROR / name):
+        store.copy_plain(MIRROR / name, out / name, REMEDY)
 
 
 def copy_mirror(out: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import publication
+from pipelines import publication, store
 from pipelines.bundle import MANIFEST, Bundle
 from pipelines.errors import must
 from pipelines.failpoints import reach
@@ -121,7 +121,7 @@ def fetch(client: MlflowClient, source: str, folder: Path, bundle_sha256: str) -
         # a local store hands out its own folder: copy, so that what was verified is what is used
         arrived = Path(download_artifacts(artifact_uri=source, dst_path=f"{scratch}/download", tracking_uri=client.tracking_uri))
         copy = Path(scratch) / "bundle"
-        shutil.copytree(arrived, copy, symlinks=True)
+        store.copy_folder(arrived, copy, "Do not use that version: something changed its files in the registry's store.")
         found = Bundle.load(copy).manifest["bundle_sha256"]
         if found != bundle_sha256:
             remedy = "Do not use that version: something changed its files in the registry's store."

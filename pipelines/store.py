@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,8 @@ from typing import Any
 from pipelines.errors import ExpostError, must
 
 DATA = Path("data")
+#: Most files of a bundle's folder, and the largest of them in bytes: of one that holds more, nothing is copied.
+MOST_COPIED, LARGEST_COPIED = 16, 1 << 28
 
 #: Environment variable that is "1" where the whole of params.yaml was checked already, as `expost retrain` does for all its stages.
 CHECKED = "EXPOST_PARAMS_CHECKED"
@@ -157,6 +160,24 @@ def plain_bytes(path: Path, largest: int, remedy: str) -> bytes:
         got = f"it holds {held}" if held > largest else "it changed while it was read"
         raise must(f"{path} must hold at most {largest} bytes", got, remedy)
     return content
+
+
+def copy_plain(source: Path, target: Path, remedy: str) -> None:
+    """Copy a plain file that is not too large; raises ExpostError for links, pipes, devices and folders, which are not opened."""
+    target.write_bytes(plain_bytes(source, LARGEST_COPIED, remedy))
+
+
+def copy_folder(source: Path, target: Path, remedy: str) -> None:
+    """Copy a folder of few plain files to `target`, which must not be there; raises ExpostError as `copy_plain` does."""
+    try:
+        files = list(itertools.islice(source.iterdir(), MOST_COPIED + 1))
+    except OSError as error:
+        raise must(f"{source} must be readable", error.strerror or str(error), remedy) from error
+    if len(files) > MOST_COPIED:
+        raise must(f"{source} must hold at most {MOST_COPIED} files", "it holds more", remedy)
+    target.mkdir(parents=True)
+    for file in files:
+        copy_plain(file, target / file.name, remedy)
 
 
 def sha256(path: Path) -> str:

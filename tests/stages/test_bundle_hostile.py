@@ -248,16 +248,46 @@ def test_the_champion_that_is_copied_is_the_one_that_was_checked(world: Path, tm
     """The mirror changes while the stage copies it: what arrives is checked, not what stood there."""
     monkeypatch.chdir(shutil.copytree(world, tmp_path / "copy"))
     crown(Path(), Path("data/package/bundle"))
-    honest = shutil.copytree
+    honest = store.copy_folder
 
-    def then_changed(source: Any, place: Any, **options: Any) -> Any:
+    def then_changed(source: Path, target: Path, remedy: str) -> None:
         edit(Path("mlflow/champion/bundle/policy.json"), lambda policy: policy.update(offsets=[9.0, 0.0]))
-        return honest(source, place, **options)
+        honest(source, target, remedy)
 
-    monkeypatch.setattr(shutil, "copytree", then_changed)
+    monkeypatch.setattr(store, "copy_folder", then_changed)
     with pytest.raises(ExpostError, match="digest"):
         champion.main()
     assert not Path("data/champion/bundle").exists()
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(1 << 31)
+
+
+@pytest.mark.parametrize("name", ["status.json", "bundle/model.onnx", "bundle/extra", "lessons.json", "profile.json"])
+@pytest.mark.parametrize(
+    "spoil", [os.mkfifo, os.mkdir, sparse, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("/etc/passwd")]
+)
+def test_a_hostile_mirror_is_refused_without_waiting_and_without_a_copy(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[Path], None]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    crown(Path(), world / "data/package/bundle")
+    Path("mlflow/champion", name).unlink(missing_ok=True)
+    spoil(Path("mlflow/champion", name))
+    with pytest.raises(ExpostError, match=r"must be a plain file|must hold at most"):
+        champion.main()
+    assert not Path("data/champion").exists()
+
+
+def test_a_mirror_of_very_many_files_is_not_copied(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    crown(Path(), world / "data/package/bundle")
+    for number in range(100):
+        Path(f"mlflow/champion/bundle/{number}").touch()
+    with pytest.raises(ExpostError, match="at most 16 files"):
+        champion.main()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
