@@ -33,6 +33,8 @@ def run(command: list[str], seconds: float, **environment: str) -> tuple[int, st
 def _end(pid: int) -> None:
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
-        for process in (*parent.children(recursive=True), parent):
+        processes = [*parent.children(recursive=True), parent]
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(processes, timeout=10)  # a signal is only on its way when `kill` returns
