@@ -17,7 +17,7 @@ from pipelines import store
 from pipelines.errors import ExpostError, must
 
 LOCK = Path(".expost.lock")
-MLFLOW, DVC_LOCAL, SITE_CACHE = Path("mlflow"), Path(".dvc/config.local"), "DVC_SITE_CACHE_DIR"
+MLFLOW, SITE_CACHE = Path("mlflow"), "DVC_SITE_CACHE_DIR"
 HOLDER = Path(".dvc/tmp/expost.json")  # git-ignored by DVC
 USERS = Path(".dvc/tmp/rwlock")  # where DVC notes which process reads and writes which outs
 
@@ -52,8 +52,6 @@ def keep_private() -> None:
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
         remedy = f"Choose another with {SITE_CACHE}, or run `chmod 700 {cache}`: DVC unpickles what lies there."
         raise must(f"{cache} must belong to who runs this, and others must not write there", "it does not, or they may", remedy)
-    if not DVC_LOCAL.exists():  # for `dvc` by itself
-        DVC_LOCAL.write_text(f"[core]\n    site_cache_dir = {cache}\n", encoding="utf-8")
 
 
 def _user_cache() -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.workspace import check_workspace
+from pipelines.commands.source import keep_cache_private
 from pipelines.errors import ExpostError
 from tests.test_architecture import ROOT, SOURCES
 
@@ -253,6 +254,7 @@ def test_what_is_made_in_a_workspace_is_for_its_owner_alone(bare: Path, tmp_path
         assert mode(bare / name) == 0o700, name
     cache = tmp_path / "cache/expost/dvc"
     assert mode(cache) == 0o700
+    keep_cache_private()
     environment = {name: value for name, value in os.environ.items() if name != "DVC_SITE_CACHE_DIR"}
     done = subprocess.run([sys.executable, "-m", "dvc", "doctor"], env=environment, capture_output=True, text=True, check=True)
     (place,) = [line.split(": ")[1] for line in done.stdout.splitlines() if line.startswith("Repo.site_cache_dir")]

@@ -197,7 +197,15 @@ def _directory_digest(files: Files) -> str:
     return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
+def keep_cache_private() -> None:
+    """Tell `dvc` by itself which private folder its cache of digests is in, as the environment tells it here; a file that stands is kept."""
+    local, cache = Path(".dvc/config.local"), os.environ.get("DVC_SITE_CACHE_DIR")
+    if cache and not local.exists() and local.parent.is_dir():
+        local.write_text(f"[core]\n    site_cache_dir = {cache}\n", encoding="utf-8")
+
+
 def _dvc_add() -> None:
+    keep_cache_private()
     command = [sys.executable, "-m", "dvc", "add", RAW.as_posix(), "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
     if done.returncode:
