@@ -240,6 +240,9 @@ def test_a_narrow_screen_paper_and_less_motion(opened: webdriver.Chrome, tmp_pat
     emulate(opened, "print", color_scheme="dark")
     assert opened.execute_script("return getComputedStyle(document.querySelector('nav')).display") == "none"
     assert opened.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    right = "return Math.max(...[...document.querySelectorAll('table, svg')].map((part) => part.getBoundingClientRect().right))"
+    assert opened.execute_script(right) <= 718  # A4 within its margins: nothing is cut off
     opened.execute_script("dispatchEvent(new Event('beforeprint'))")
     assert opened.execute_script("return document.querySelectorAll('details:not([open])').length") == 0
 
