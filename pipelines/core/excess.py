@@ -43,7 +43,7 @@ def adjusted(tests: Sequence[tuple[Judged, Bool]], seed: int = 0) -> list[Float]
 
     The largest studentised difference over all slices, under permutations of the rows' outcomes, is what each is held against (Westfall
     and Young 1993; studentised, it holds for equal means of unequal variances too, Chung and Romano 2013). Groups stay whole: they change
-    places with groups of their own size. With few rows and rare, costly errors a t-test finds a third to two thirds as much.
+    places with groups of their own size. With few rows and skewed regret a t-test finds less (LOG.md).
     """
     rng = np.random.default_rng(seed)
     largest, observed = np.full(DRAWS, -np.inf), []
