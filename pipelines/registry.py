@@ -142,8 +142,8 @@ def _create_version(client: MlflowClient, model: str, origin: tuple[str, str, st
 
 
 def _finish(client: MlflowClient, model: str, version: Any, facts: Mapping[str, str]) -> None:
-    """Bring a registered result up to date: a run that was killed before it could say that it ended, and the verdict."""
-    if client.get_run(version.run_id).info.status == "RUNNING":  # everything but this had been done when its version was made
+    """Bring a registered result up to date: a run that was killed or failed before it could say that it ended, and the verdict."""
+    if client.get_run(version.run_id).info.status != "FINISHED":  # everything but this had been done when its version was made
         client.set_terminated(version.run_id, "FINISHED")
     if any(version.tags.get(name) != facts.get(name) for name in JUDGED):
         _judge_again(client, model, version, facts)

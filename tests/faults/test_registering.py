@@ -82,6 +82,17 @@ def test_killed_while_registering_leaves_nothing_that_does_not_verify_and_the_ne
     assert len(versions()) == 1
 
 
+def test_a_failure_after_the_version_was_made_is_made_good_by_the_next_run(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(failpoints.VARIABLE, "register.version:raise")
+    with pytest.raises(UnreachableError, match=r"failpoint register\.version"):
+        register()
+    assert list(runs().values()) == ["FAILED"]
+    monkeypatch.delenv(failpoints.VARIABLE)
+    assert not register().created
+    assert list(runs().values()) == ["FINISHED"]
+    assert len(versions()) == 1
+
+
 AT_ONCE = """
 import os, sys, traceback
 import mlflow, onnxruntime, polars
