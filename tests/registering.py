@@ -69,6 +69,7 @@ def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
         "champion": json.loads(mirror.STATUS.read_text()) if mirror.STATUS.exists() else {"state": "unsynced"},
         "data_sha256": rivals.data_sha256(),
         "gate_sha256": gate_sha256(load(Gate)),
+        "evaluation_key": store.sha256(made("evaluate/rows.parquet")),
     }
     store.write_json(made("gate/verdict.json"), found)
     return found
