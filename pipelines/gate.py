@@ -40,6 +40,7 @@ def settings_of(params: Gate) -> Settings:
         intercept=(params.calibration.intercept[0], params.calibration.intercept[1]),
         min_support=params.min_support,
         flips=params.negative_flips,
+        least_rank=params.least_rank,
     )
 
 
@@ -147,7 +148,17 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         slices=slices_of(frame, evaluation),
         looks=int(before.max(initial=0)),
         retired=retired,
+        ranks=ranks_of(evaluation) if compared else None,
     )
+
+
+def ranks_of(evaluation: dict[str, Any]) -> tuple[float, float] | None:
+    """Effective ranks of both embeddings on the holdout; None where a model was not scored."""
+    models = [evaluation.get("challenger"), evaluation.get("champion")]
+    if not all(models):
+        return None
+    ours, theirs = (number((model or {}).get("effective_rank")) for model in models)
+    return ours, theirs
 
 
 def shares(frame: pl.DataFrame, prefix: str) -> NDArray[np.bool_]:

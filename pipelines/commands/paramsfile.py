@@ -92,6 +92,7 @@ _COMMENTS = {
     "gate.calibration.intercept": "0 is right",
     "gate.min_support": "rows of a slice from which on it is judged; with fewer it is shown",
     "gate.negative_flips": "largest share of cases that the champion has right and the challenger wrong",
+    "gate.least_rank": "share of the champion's effective rank below which it blocks; null: it is shown, and warns",
     "gate.max_looks": "a row judged on so often is left out: fresh rows are needed",
     "gate.bootstrap": "absolute criteria for a first champion",
     "gate.bootstrap.beats_trivial": "its utility must exceed the best trivial policy's",

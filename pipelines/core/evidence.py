@@ -78,6 +78,7 @@ class Evidence:
     `comparison` is a sentence on a champion that breaks a limit or requirement now in force, "" where it breaks none: it is then compared
     as re-decided only, or, where it cannot keep them either, it is not `comparable` and the utility is judged by the absolute criterion
     of a first champion. `looks` is how often these rows were judged on before, `retired` how many rows were left out for it.
+    `ranks` are the effective ranks of the embeddings, the challenger's and the champion's.
     """
 
     challenger: Results
@@ -103,6 +104,7 @@ class Evidence:
     slices: tuple[Slice, ...] = ()
     looks: int = 0
     retired: int = 0
+    ranks: tuple[float, float] | None = None
 
     @property
     def rival(self) -> Rival:
@@ -141,6 +143,7 @@ class Settings:
 
     `superiority` asks for a surely better utility instead of one that is not inferior. A slope or an intercept blocks where its interval lies
     outside its range, negative flips where they are surely more than `flips`; a slice with fewer rows than `min_support` is shown only.
+    An effective rank below the share `least_rank` of the champion's blocks; where that is None it only warns below one half.
     """
 
     alpha: float
@@ -153,6 +156,7 @@ class Settings:
     intercept: tuple[float, float] = (-0.25, 0.25)
     min_support: int = 50
     flips: float = 0.2
+    least_rank: float | None = None
 
     def level(self, looks: int) -> float:
         """One-sided level of a PASS after so many looks: alpha / (1 + looks)^2, which over all looks ever sums to less than 1.65 alpha."""

@@ -15,10 +15,13 @@ from pipelines.core import guards, inferiority
 from pipelines.core.evidence import ERROR, FAIL, INSUFFICIENT, PASS, Criterion, Evidence, Settings, Verdict
 from pipelines.core.inferiority import TITLES, UNITS, beats, bounds, on_rows, seen_reach, usable
 
+#: Share of the champion's effective rank below which the challenger's is a warning.
+WARNS = 0.5
+
 
 def judge(evidence: Evidence, settings: Settings) -> Verdict:
     """Judge a challenger against the champion, or by absolute criteria where there is none."""
-    basis = (_support(evidence), _validity(evidence))
+    basis = (*_rank(evidence, settings), _support(evidence), _validity(evidence))
     if evidence.champion is None:
         return conclude((*_absolute(evidence, settings), *guards.judged(evidence, settings), *basis))
     return conclude((*inferiority.compared(evidence, settings), *guards.judged(evidence, settings), *basis))
@@ -61,6 +64,25 @@ def _support(evidence: Evidence) -> Criterion:
         reason = f"None of the {rows} rows compared is of class {named}: errors on it cannot be seen, more rows are needed.{left_out}"
         return Criterion("support", INSUFFICIENT, reason, rows=rows, rows_needed=rows + 1)
     return Criterion("support", PASS, f"Every class has rows among the {rows} compared (fewest: {counts.min()}).{left_out}", rows=rows)
+
+
+def _rank(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
+    """The effective rank of the embeddings: shown, a warning where it fell by half, and a block only where that was asked for."""
+    if evidence.ranks is None:
+        return ()
+    ours, theirs = evidence.ranks
+    least, asked = theirs * (WARNS if settings.least_rank is None else settings.least_rank), settings.least_rank is not None
+    if not np.isfinite(evidence.ranks).all():
+        return (Criterion("effective_rank", ERROR if asked else PASS, "The effective rank is not a finite number.", gated=asked),)
+    said = f"The embedding's effective rank is {ours:.2f}, the champion's {theirs:.2f}"
+    low = ours < least
+    end = (
+        f": below {least:.2f}, {'which blocks' if asked else 'a warning; it blocks nothing, since good binary networks tend to one'}"
+        if low
+        else ""
+    )
+    verdict = FAIL if low and asked else PASS
+    return (Criterion("effective_rank", verdict, f"{said}{end}.", ours, bound=least, unit="dimensions", gated=asked),)
 
 
 def _absolute(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:

@@ -47,5 +47,6 @@ class Gate(Section):
     calibration: Calibration = Calibration()
     min_support: int = Field(default=50, ge=2)
     negative_flips: float = Field(default=0.2, gt=0, le=1)
+    least_rank: float | None = Field(default=None, gt=0, le=1)
     max_looks: int = Field(default=50, ge=1)
     bootstrap: Bootstrap = Bootstrap()

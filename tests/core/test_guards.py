@@ -253,3 +253,12 @@ def test_holm_bounds_false_blocks_over_many_slices() -> None:
             item.criterion == "slice" and item.verdict == FAIL for item in judge(replace(evidence, slices=slices), SETTINGS).criteria
         )
     assert stats.binomtest(failed, draws, 0.05, alternative="greater").pvalue > 0.01, failed
+
+
+def test_the_effective_rank_warns_and_blocks_only_where_that_was_asked_for() -> None:
+    fallen = replace(good(), ranks=(1.2, 4.0))
+    shown = named(fallen)["effective_rank", None]
+    assert (shown.verdict, shown.gated) == (PASS, False)
+    assert "a warning" in shown.reason
+    assert blamed(fallen, least_rank=0.5) == {"effective_rank": FAIL}
+    assert "warning" not in named(replace(good(), ranks=(3.0, 4.0)))["effective_rank", None].reason

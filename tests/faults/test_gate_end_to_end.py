@@ -94,7 +94,7 @@ def judged(workspace: Path) -> tuple[dict[str, Any], dict[str, str]]:
     verdict = read_verdict(workspace)
     assert said.startswith(f"verdict: {verdict['verdict']}\n")
     found = {item["criterion"]: item["verdict"] for item in verdict["criteria"]}
-    always = {"utility", "log_loss", "brier", "v_information", "negative_flips", "support", "validity"}
+    always = {"utility", "log_loss", "brier", "v_information", "negative_flips", "effective_rank", "support", "validity"}
     finite = {"floor_trivial", "calibration_error", "slope", "intercept"}  # what is no number is reported once, by the criteria above
     assert always <= set(found) <= always | finite
     assert found["validity"] == "ERROR" or finite <= set(found)

@@ -61,7 +61,7 @@ def test_the_verdict_has_its_criteria_reasons_and_digests(copy: Path) -> None:
     assert [item["criterion"] for item in verdict["criteria"]] == [
         *("utility", "floor_trivial", "log_loss", "brier", "v_information", "calibration_error", "slope", "intercept"),
         *("lesson" for _ in store.read_json(Path("data/decide/lessons.json"))["lessons"]),
-        *("negative_flips", "support", "validity"),
+        *("negative_flips", "effective_rank", "support", "validity"),
     ]
     assert verdict["criteria"][0]["subject"] == "as it reigns"
     assert len(verdict["reasons"]) == len(verdict["criteria"])
