@@ -1,8 +1,21 @@
 """The one exception that a user is meant to read; standard library only, so every layer may raise it."""
 
+import re
+
+_USER = re.compile(r"(://[^/@:\s]*):[^/\s]+@")
+_FIELD = re.compile(r"(?i)([?&](?:password|passwd|pwd|token|secret|sslpassword)=)[^&\s'\"]+")
+
+
+def without_password(text: str) -> str:
+    """`text` as it may be shown or logged: `scheme://user:secret@host?token=secret` becomes `scheme://user:***@host?token=***`."""
+    return _FIELD.sub(r"\1***", _USER.sub(r"\1:***@", text))
+
 
 class ExpostError(Exception):
-    """Bad data, bad configuration or a failed stage: shown as one message without a traceback, exit code 1."""
+    """Bad data, bad configuration or a failed stage: shown as one message without a traceback and without passwords, exit code 1."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_password(message))
 
 
 def must(rule: str, got: object, remedy: str) -> ExpostError:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import fresh, golden, provenance, publication, shipping
 from pipelines.bundle import Bundle
-from pipelines.errors import ExpostError, must
+from pipelines.errors import ExpostError, must, without_password
 from pipelines.failpoints import reach
-from pipelines.tracking import again, experiment, reached, store_uri, without_password
+from pipelines.tracking import again, experiment, reached, store_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

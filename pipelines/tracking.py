@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.errors import without_password
 from pipelines.ledger import UnreachableError
 
 if TYPE_CHECKING:
@@ -30,11 +30,6 @@ _SETTINGS = {
 def store_uri(tracking_uri: str) -> str:
     """Address of the tracking store: MLflow's usual environment variable wins over params.yaml."""
     return os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
-
-
-def without_password(uri: str) -> str:
-    """`uri` as it may be shown: `scheme://user:secret@host` becomes `scheme://user:***@host`."""
-    return re.sub(r"(://[^/@:\s]*):[^/\s]*@", r"\1:***@", uri)
 
 
 def _is_local(uri: str) -> bool:

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import typer
 
+from pipelines.errors import without_password
 from pipelines.store import one_message
 
 COMMANDS = (
@@ -53,7 +54,7 @@ def _unexpected(kind: type[BaseException], error: BaseException, trace: Tracebac
     if os.environ.get("EXPOST_DEBUG") == "1":
         sys.__excepthook__(kind, error, trace)
         return
-    text = " ".join(str(error).split())[:500]
+    text = without_password(" ".join(str(error).split()))[:500]
     print(f"error: expost met a fault of its own, {kind.__name__}: {text}. Set EXPOST_DEBUG=1 to see where.", file=sys.stderr)
 
 

@@ -32,6 +32,7 @@ def ui(
     """
     from flows.server import mlflow_server, prefect_server
     from pipelines import tracking
+    from pipelines.errors import without_password
     from pipelines.params import load
     from pipelines.params.registry import Registry
 
@@ -42,7 +43,7 @@ def ui(
         tracking.prepare(params.tracking_uri, params.model)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops the servers too, as Ctrl-C does
     try:
-        pages = contextlib.nullcontext(tracking.without_password(uri)) if there else mlflow_server(mlflow_port, uri)
+        pages = contextlib.nullcontext(without_password(uri)) if there else mlflow_server(mlflow_port, uri)
         with pages as mlflow, prefect_server(prefect_port, ui=True) as prefect, _shown(prefect.auth) as password:
             typer.echo(f"MLflow   {mlflow}\nPrefect  {prefect.api.removesuffix('/api')}\n         password: {password}\nCtrl-C stops both.")
             threading.Event().wait()

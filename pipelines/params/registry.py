@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from pipelines.errors import must, without_password
 from pipelines.params import Section
 
 
@@ -18,3 +19,20 @@ class Registry(Section):
     ledger_uri: str = "sqlite:///mlflow/ledger.db"
     approval: Literal["auto", "manual"] = "auto"
     expires_after: float = Field(default=30, gt=0, le=36500, allow_inf_nan=False)
+
+    @field_validator("tracking_uri", "ledger_uri")
+    @classmethod
+    def _without_password(cls, uri: str) -> str:
+        """The file is committed to git and logged with each version."""
+        if without_password(uri) != uri:
+            own = "MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_URI, PGPASSWORD, ~/.pgpass or EXPOST_LEDGER_URI"
+            raise ValueError(
+                str(
+                    must(
+                        "an address in params.yaml must hold no password, since git and MLflow keep the file",
+                        "it holds one",
+                        f"Give it by {own}.",
+                    )
+                )
+            )
+        return uri

@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
 
-from pipelines import registry, tracking
+from pipelines import registry
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.commands import mirror, publish, status
 from pipelines.errors import ExpostError
@@ -180,13 +180,6 @@ def test_a_version_whose_digest_is_missing_or_another_is_not_fetched(ready: Path
     with pytest.raises(ExpostError, match=rf"must have one bundle_sha256, however: {got}"):
         registry.fetch_bundle(MODEL, f"sqlite:///{ready}/mlflow/mlflow.db", 1, Path("fetched"), known)
     assert not Path("fetched").exists()
-
-
-def test_a_password_is_never_shown() -> None:
-    assert tracking.without_password("postgresql://me:s3cr@t@db:5432/mlflow") == "postgresql://me:***@db:5432/mlflow"
-    assert tracking.without_password("http://me:secret@host:5000") == "http://me:***@host:5000"
-    for plain in ("sqlite:///mlflow/mlflow.db", "http://127.0.0.1:5000", "https://host/a:b@c"):
-        assert tracking.without_password(plain) == plain
 
 
 def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(ready: Path) -> None:
