@@ -6,6 +6,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -64,7 +65,7 @@ def postgres_server() -> Iterator[sa.URL]:
         _wait(url, server, log)
         yield url
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
         server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

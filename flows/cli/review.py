@@ -46,7 +46,8 @@ def _list(found: list[dict[str, Any]]) -> None:
     if not found:
         typer.echo("nothing waits for review")
     for row in found:
-        typer.echo(f"version {row['version']}  PASS  registered {row['at'][:10]}, may be promoted until {row['expires_at'][:10]}")
+        until = "expired on" if row["expired"] else "may be promoted until"
+        typer.echo(f"version {row['version']}  PASS  registered {row['at'][:10]}, {until} {row['expires_at'][:10]}")
     if found:
         typer.echo("expost review N --open shows one of them; expost promote N or expost reject N decides.")
 

@@ -42,7 +42,9 @@ def moment(text: str) -> datetime:
 
 
 def waiting(ledger: Ledger, params: Registry) -> list[dict[str, Any]]:
-    """Versions that passed against the champion that reigns and wait for a person, oldest first: version, at, expires_at, verdict_sha256."""
+    """Versions that passed against the champion that reigns and wait for a person, oldest first: version, at, expires_at, expired,
+    verdict_sha256.
+    """
     reign, out = ledger.reign(params.model), reigns.refused(ledger.history(params.model))
     last = {row["version"]: row for row in ledger.registrations(params.model)}
     found = []
@@ -50,7 +52,7 @@ def waiting(ledger: Ledger, params: Registry) -> list[dict[str, Any]]:
         if row["verdict"] == "PASS" and row["epoch"] == reign.epoch and version != reign.version and version not in out:
             until = datetime.fromisoformat(row["at"]) + timedelta(days=params.expires_after)
             kept = {name: row[name] for name in ("version", "at", "verdict_sha256")}
-            found.append({**kept, "expires_at": until.isoformat(timespec="seconds")})
+            found.append({**kept, "expires_at": until.isoformat(timespec="seconds"), "expired": until < datetime.now(UTC)})
     return found
 
 

@@ -164,8 +164,9 @@ def _write_notes(ledger: Ledger, model: str) -> None:
         table = np.empty(len(hashes), dtype=[("row_hash", np.uint64), ("count", np.int32)])
         table["row_hash"], table["count"] = hashes, counts
         np.save(INCOMING / "looks.npy", table)
-    lessons = [lesson for lesson in ledger.lessons(model) if lesson["retired"] is None]
-    kept = [{name: value for name, value in lesson.items() if name not in ("retired", "at")} for lesson in lessons]
+    # what two champions taught alike is one criterion: counted twice, it would weaken all others
+    lessons = {lesson["name"]: lesson for lesson in ledger.lessons(model) if lesson["retired"] is None}
+    kept = [{name: value for name, value in lesson.items() if name not in ("retired", "at")} for lesson in lessons.values()]
     for name, listed in (("evaluations.json", ledger.evaluations(model)), ("lessons.json", kept)):
         if listed:
             store.write_json(INCOMING / name, listed)

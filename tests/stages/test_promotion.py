@@ -178,6 +178,7 @@ def test_the_mirror_carries_what_the_stages_need(ready: Path, proven: list[int])
     store.write_json(made("decide/lessons.json"), {"rows": 9, "regret": 0.1, "lessons": [lesson]})
     store.write_json(made("evaluate/profile.json"), {"format": 1})
     publish.publish(DATA, silent)
+    store.write_json(made("decide/lessons.json"), {"rows": 9, "regret": 0.1, "lessons": [lesson, {**lesson, "name": "colour is red"}]})
     second_result()
     publish.publish(DATA, silent)
     champion.main()
@@ -191,10 +192,11 @@ def test_the_mirror_carries_what_the_stages_need(ready: Path, proven: list[int])
     assert looks.dtype.names == ("row_hash", "count")
     assert len(json.loads((out / "evaluations.json").read_text())) == 1
     kept = json.loads((out / "lessons.json").read_text())
-    assert [(one["version"], one["name"], "failures" in one) for one in kept] == [(1, "number <= 1", False), (2, "number <= 1", False)]
-    ledger().retire_lesson(MODEL, 1, "number <= 1", why="gone")
+    assert [(one["version"], one["name"], "failures" in one) for one in kept] == [(2, "number <= 1", False), (2, "colour is red", False)]
+    for version in (1, 2):
+        ledger().retire_lesson(MODEL, version, "number <= 1", why="gone")
     mirror.refresh_mirror(silent)
-    assert [one["version"] for one in json.loads((mirror.MIRROR / "lessons.json").read_text())] == [2]
+    assert [one["name"] for one in json.loads((mirror.MIRROR / "lessons.json").read_text())] == ["colour is red"]
 
 
 def test_two_workspaces_race_and_the_loser_is_told(ready: Path, proven: list[int]) -> None:
