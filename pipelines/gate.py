@@ -17,6 +17,7 @@ from pipelines.core.evidence import Constraint, Evidence, Results, Rival, Settin
 from pipelines.errors import must
 from pipelines.params import load
 from pipelines.params.gate import Gate
+from pipelines.params.utility import Utility
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,6 +48,11 @@ def settings_of(params: Gate) -> Settings:
 def gate_sha256(params: Gate) -> str:
     """Digest of the criteria: a verdict holds for these and no others."""
     return hashlib.sha256(json.dumps(params.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def utility_sha256() -> str:
+    """Digest of the utility in params.yaml: a verdict holds under this one and no other."""
+    return hashlib.sha256(json.dumps(load(Utility).model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -259,6 +265,7 @@ def main() -> None:
                 "champion": {name: champion.get(name) for name in names},
                 "data_sha256": evaluation.get("data_sha256"),
                 "gate_sha256": criteria,
+                "utility_sha256": utility_sha256(),
                 "evaluation_key": key,
                 "looks": None
                 if evidence is None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines import champion, evaluate, gate, looks, store
 from pipelines.params.gate import Gate
-from tests.stages.judging import crown, edit, other_policy, quick
+from tests.stages.judging import crown, edit, other_policy, params, quick
 
 ROWS = Path("data/evaluate/rows.parquet")
 SETTINGS = gate.settings_of(Gate())
@@ -72,6 +72,14 @@ def test_the_verdict_has_its_criteria_reasons_and_digests(copy: Path) -> None:
     assert {"criterion", "verdict", "estimate", "low", "high", "bound", "margin", "rows", "rows_needed", "reason"} <= set(
         verdict["criteria"][0]
     )
+
+
+def test_the_verdict_names_the_utility_that_it_holds_under(copy: Path) -> None:
+    first = run()["utility_sha256"]
+    params(copy, lambda values: values["evaluate"].update(resamples=101))
+    assert run()["utility_sha256"] == first
+    params(copy, lambda values: values["utility"].update(unit="another"))
+    assert run()["utility_sha256"] != first
 
 
 def test_the_same_rows_give_the_same_bytes(copy: Path) -> None:
