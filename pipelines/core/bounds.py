@@ -40,8 +40,8 @@ def mean_interval(
     """Bounds of the mean of bounded `values` `(n,)`: t-bounds with a pseudo-row added, `worst` for the low, `best` for the high bound.
 
     A plain t or percentile bound never sees a rare, costly error that happens to be absent from the sample; the pseudo-row stands for it.
-    With `groups` `(n,)` the variance is cluster-robust, the degrees of freedom count clusters and the pseudo-row becomes a cluster of mean
-    size. With `weights` `(n,)`, at least 0, it is the weighted mean; a row is one independent unit whatever its weight, and the pseudo-row
+    With `groups` `(n,)` the variance is cluster-robust, the degrees of freedom count clusters, fewer where their sizes are unequal, and the
+    pseudo-row becomes a cluster as large as the largest. With `weights` `(n,)`, at least 0, it is the weighted mean; a row is one independent unit whatever its weight, and the pseudo-row
     has the largest weight. With `two_sided` each bound misses with probability (1 - confidence) / 2, else each misses with 1 - confidence.
     Bounds lie in [worst, best]; without rows they are [worst, best] around a NaN. Raises ExpostError where a value lies outside
     [worst, best] and for weights that are negative or not finite.
@@ -99,8 +99,9 @@ def augmented_moments(
     """Mean, its standard error and degrees of freedom after the pseudo-row joined finite `values` `(n,)`, n >= 1.
 
     Sandwich variance of a ratio estimator, G/(G-1) * sum of squared cluster sums of weighted residuals / (sum of weights)^2, with G
-    clusters (rows, where there are no groups), the pseudo-cluster among them. Unequal weights take degrees of freedom away: G - 1 is
-    multiplied by n_eff / n, where n_eff = (sum w)^2 / sum w^2 (Kish 1965). Rows of weight 0 are left out.
+    clusters (rows, where there are no groups), the pseudo-cluster, as heavy as the heaviest, among them. Degrees of freedom are the
+    effective number of clusters, (sum w)^2 / sum w^2 over their weights (Kish 1965): all of them where they are equal. Rows of weight 0
+    are left out.
     """
     heavy = checked_weights(weights, values.size)
     if heavy is not None:
@@ -108,18 +109,15 @@ def augmented_moments(
         values, heavy, groups = values[kept], heavy[kept], None if groups is None else np.asarray(groups)[kept]
     sums: Floats = values if heavy is None else values * heavy
     sizes: Floats = np.ones(values.size) if heavy is None else heavy
-    rows = sizes.size
     if groups is not None:
         codes = resample.codes_of(groups)
         sums, sizes = np.bincount(codes, weights=sums).astype(np.float64), np.bincount(codes, weights=heavy).astype(np.float64)
-    # 1 where rows are independent and of equal weight
-    weight = float(sizes.mean()) if heavy is None else float(heavy.max()) * rows / sizes.size
+    freedom, weight = effective_size(sizes), float(sizes.max())
     sums, sizes = np.append(sums, weight * pseudo), np.append(sizes, weight)
     total, clusters = float(sizes.sum()), sizes.size
     mean = float(sums.sum()) / total
     residual = sums - sizes * mean
     error = math.sqrt(clusters / (clusters - 1) * float(residual @ residual)) / total
-    freedom = clusters - 1 if heavy is None else (clusters - 1) * effective_size(heavy) / rows
     return mean, error, freedom
 
 

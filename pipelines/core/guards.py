@@ -20,6 +20,8 @@ from pipelines.core.inferiority import TITLES, UNITS, bounds, on_rows, seen_reac
 Floats = NDArray[np.float64]
 
 GUARDS = ("log_loss", "brier", "v_information")
+#: Independent rows of the class second in number from which on calibration is judged.
+FEWEST = 10
 #: Direction in which a guard is worse.
 WORSE = {"log_loss": 1.0, "brier": 1.0, "v_information": -1.0}
 
@@ -40,12 +42,15 @@ def judged(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
     """All blocking criteria with their verdicts; what cannot be computed is an ERROR, or INSUFFICIENT_DATA for a benign reason."""
     found = [*_floors(evidence, settings), *_scores(evidence, settings), *_calibration(evidence, settings)]
     found += [*_slices(evidence, settings), *_flips(evidence, settings), *(_kept(item, settings.alpha) for item in evidence.constraints)]
-    findings = {number: item for number, item in enumerate(found) if isinstance(item, Finding)}
-    adjusted = holm({number: item.p_value for number, item in findings.items()})
+    p_values = {number: item.p_value for number, item in enumerate(found) if isinstance(item, Finding)}
+    adjusted = holm({number: value for number, value in p_values.items() if np.isfinite(value)})
+    adjusted |= {number: value for number, value in p_values.items() if not np.isfinite(value)}
     return tuple(item if isinstance(item, Criterion) else _decided(item, adjusted[n], settings) for n, item in enumerate(found))
 
 
 def _decided(item: Finding, p_value: float, settings: Settings) -> Criterion:
+    if not np.isfinite(p_value):
+        return replace(item.made, verdict=ERROR, reason=f"{item.says}): its p-value is not a finite number.")
     blocked = item.material and p_value < settings.alpha
     reason = f"{item.says}, Holm p = {p_value:.2g}): {item.blocks if blocked else item.allows}."
     return replace(item.made, verdict=FAIL if blocked else PASS, p_value=p_value, reason=reason)
@@ -132,38 +137,66 @@ def _confirmed(evidence: Evidence) -> tuple[bool, str]:
     return difference < 0, f", the kNN probe's {difference:+z.4g}"
 
 
-def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Finding]:
-    """Calibration error above its null band; slope and intercept outside their ranges; each only where the champion's is not as bad."""
+def _calibration(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Finding]:
+    """Calibration error above its null band; slope and intercept outside their ranges; each beyond what the champion's may be too."""
     ours, theirs = evidence.challenger.probability, None if evidence.champion is None else evidence.champion.probability
-    if ours is None or not evidence.labels.size or not np.isfinite(ours).all():
-        return  # the criterion of validity has found it
-    given: dict[str, Any] = {"groups": evidence.groups, "weights": evidence.weights}
+    if ours is None or not evidence.labels.size:
+        return
+    rows = evidence.labels.size
+    if not np.isfinite(ours).all():
+        yield Criterion("calibration_error", ERROR, "The calibration error cannot be computed: a probability is no number.", rows=rows)
+        return
+    units = _units(evidence)
+    if units < FEWEST:
+        reason = f"Calibration is not judged: the class second in number has {units} independent rows, fewer than {FEWEST}."
+        yield Criterion("calibration_error", PASS, reason, rows=rows, gated=False)
+        return
     known = theirs if theirs is not None and np.isfinite(theirs).all() else None
     yield _error(ours, known, evidence, settings)
-    found = miscalibration.outside(ours, evidence.labels, slope=settings.slope, intercept=settings.intercept, **given)
+    yield from _recalibration(ours, known, evidence, settings)
+
+
+def _units(evidence: Evidence) -> int:
+    """Rows, or groups, that hold the class second in number: with few of them neither slope nor intercept has the error that is claimed."""
+    groups = np.arange(evidence.labels.size) if evidence.groups is None else evidence.groups
+    counts = sorted(np.unique(groups[evidence.labels == k]).size for k in range(len(evidence.classes)))
+    return counts[-2] if len(counts) > 1 else 0
+
+
+def _recalibration(ours: Floats, theirs: Floats | None, evidence: Evidence, settings: Settings) -> Iterator[Finding]:
+    """Slope and intercept against their ranges, widened to where the champion's own may lie: what it shares does not make it worse."""
+    given: dict[str, Any] = {"groups": evidence.groups, "weights": evidence.weights}
+    wanted: dict[str, Any] = {"slope": settings.slope, "intercept": settings.intercept}
+    found, beside = miscalibration.outside(ours, evidence.labels, **wanted, **given), dict.fromkeys(wanted, "")
+    if theirs is not None and any(item.p_value < settings.alpha for item in found.values()):
+        for name, (estimate, low, high) in miscalibration.intervals(theirs, evidence.labels, settings.alpha, **given).items():
+            wanted[name] = (min(wanted[name][0], low), max(wanted[name][1], high))
+            beside[name] = f"; the champion's is {estimate:.3g}, interval {low:.3g} to {high:.3g}"
+        found = miscalibration.outside(ours, evidence.labels, **wanted, **given)
     for name, item in found.items():
-        champion = None
-        if known is not None and item.p_value < settings.alpha:  # the champion's is asked for only where it matters
-            champion = miscalibration.outside(known, evidence.labels, slope=settings.slope, intercept=settings.intercept, **given)[name]
         low, high = item.range
         made = Criterion(name, PASS, "", item.estimate, low, high, rows=evidence.labels.size)
-        beside = "" if champion is None else f"; the champion's is {champion.estimate:.3g}"
-        says = f"{on_rows(evidence.labels.size, evidence.weights)} the calibration {name} is {item.estimate:.3g} (range {low:g} to {high:g}{beside}"
-        worse = champion is None or item.distance > champion.distance
-        allows = "its interval does not lie outside the range" if worse else "no farther outside the range than the champion's"
-        yield Finding(made, item.p_value, worse, says, "its interval lies outside the range", allows)
+        declared = settings.slope if name == "slope" else settings.intercept
+        says = (
+            f"{on_rows(evidence.labels.size, evidence.weights)} the calibration {name} is {item.estimate:.3g} "
+            f"(range {declared[0]:g} to {declared[1]:g}{beside[name]}"
+        )
+        allows = "its interval does not lie outside the range" + (" and beyond the champion's" if beside[name] else "")
+        yield Finding(made, item.p_value, True, says, "its interval lies outside the range", allows)
 
 
 def _error(ours: Floats, theirs: Floats | None, evidence: Evidence, settings: Settings) -> Finding:
+    """The error above its null band, and above the champion's by more than both bands, since each error has that much noise."""
     given: dict[str, Any] = {"groups": evidence.groups, "weights": evidence.weights}
     material, rows = settings.material["calibration_error"], evidence.labels.size
-    found, beside, worse = miscalibration.error_test(ours, evidence.labels, **given), "", 0.0
+    found, beside = miscalibration.error_test(ours, evidence.labels, **given), ""
+    worse = found.excess
     if found.excess > material:  # only then the champion's matters, and the p-value decides
         found = miscalibration.error_test(ours, evidence.labels, **given, draws=miscalibration.MANY)
         worse = found.excess
         if theirs is not None:
             other = miscalibration.error_test(theirs, evidence.labels, **given)
-            worse -= max(0.0, other.excess)
+            worse = min(worse, found.error - other.error - found.band - other.band)
             beside = f"; the champion's is {other.error:.4f}, where {other.null_median:.4f} is chance"
     made = Criterion("calibration_error", PASS, "", found.error, 0.0, found.null_high, found.null_high, material, rows, unit="probability")
     says = (
@@ -235,8 +268,8 @@ def _flips(evidence: Evidence, settings: Settings) -> Iterator[Criterion | Findi
         f"{np.average(won, weights=evidence.weights):.3f} the other way round (one-sided {sureness(settings.alpha)} bounds {found.low:.3f} "
         f"and {found.high:.3f}, at most {settings.flips:g} is wanted"
     )
-    p_value = p_value_above(lost, settings.flips, **given, worst=0.0, best=1.0)
-    yield Finding(made, p_value, True, says, "surely more", "not surely more")
+    p_value = max(p_value_above(lost, settings.flips, **given, worst=0.0, best=1.0), _p_value(lost - won, 1.0, evidence))
+    yield Finding(made, p_value, True, says, "surely more, and more than the other way round", "not surely both more and more than that")
 
 
 def _kept(item: Constraint, alpha: float) -> Criterion | Finding:

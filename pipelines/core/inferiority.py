@@ -27,6 +27,8 @@ TITLES = {
     "floor_trivial": "utility",
 }
 UNITS = {"log_loss": "nats", "brier": "Brier points", "v_information": "bits"}
+#: A value beyond is no number to judge by: its square would overflow, and with it every bound.
+LARGEST = 1e100
 #: Probability with which the rows named by `rows_needed` let the test of utility pass an equally good challenger.
 POWER = 0.85
 
@@ -50,7 +52,7 @@ def usable(name: str, evidence: Evidence, *columns: Floats | None) -> Criterion 
         return Criterion(name, INSUFFICIENT, f"The {title} could not be computed: {evidence.unavailable[name]}.", rows=evidence.labels.size)
     if any(column is None for column in columns):
         return Criterion(name, ERROR, f"The {title} is missing from the evaluation.", rows=evidence.labels.size)
-    bad = sum(int((~np.isfinite(column)).sum()) for column in columns if column is not None)
+    bad = sum(int((~(np.abs(column) < LARGEST)).sum()) for column in columns if column is not None)  # NaN compares false
     if bad or any(column is not None and column.shape != evidence.labels.shape for column in columns):
         return Criterion(name, ERROR, f"The {title} is not a finite number in every row ({bad} are not).", rows=evidence.labels.size)
     if evidence.labels.size == 0:
@@ -81,8 +83,9 @@ def needed(values: Floats, reach: float, margin: float, evidence: Evidence, alph
     if groups is None and weights is None:
         spread, pseudo = float(values.std()), 1.0
     else:
-        pseudo = rows / (rows if groups is None else np.unique(groups).size)  # the pseudo-row's weight, in rows of mean weight
-        pseudo *= 1.0 if weights is None else float(weights.max() / weights.mean())
+        row = np.ones(rows) if weights is None else weights
+        heaviest = row.max() if groups is None else np.bincount(np.unique(groups, return_inverse=True)[1], weights=row).max()
+        pseudo = float(heaviest / row.mean())  # the pseudo-row's weight, in rows of mean weight
         error = augmented_moments(values, float(np.average(values, weights=weights)), groups, weights)[1]
         spread = error * (rows + pseudo) / math.sqrt(rows)
     spread = math.hypot(spread, margin_error * math.sqrt(rows))  # calib grows as the holdout does
@@ -98,8 +101,6 @@ def low_bound(values: Floats, reach: float, evidence: Evidence, alpha: float, ma
 def compared(evidence: Evidence, settings: Settings) -> tuple[Criterion, ...]:
     """The criterion of utility: against the champion in each way that it is decided, or against the best blind policy where it may not be."""
     if not evidence.comparable:
-        if not settings.beats_trivial:
-            return ()
         found = beats("utility", evidence.challenger.utility, evidence.reference_utility, evidence, settings)
         return (replace(found, reason=f"{found.reason} {evidence.comparison}".rstrip()),)
     ways = _ways(evidence)

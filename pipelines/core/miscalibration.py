@@ -31,6 +31,11 @@ class ErrorTest:
         """The error above the median of a calibrated model."""
         return self.error - self.null_median
 
+    @property
+    def band(self) -> float:
+        """Upper half of the null band: how far noise alone lifts the error above its median."""
+        return self.null_high - self.null_median
+
 
 def error_test(
     probability: Floats, labels: Ints, *, groups: Ints | None = None, weights: Floats | None = None, draws: int = DRAWS, seed: int = 0
@@ -79,3 +84,15 @@ def outside(
     """Slope, and for two classes intercept, with the p-value of lying within their ranges; see `recalibration.outside`."""
     codes = np.arange(labels.size) if groups is None else groups
     return recalibration.outside(probability, labels, codes, slope=slope, intercept=intercept, weights=weights)
+
+
+def intervals(
+    probability: Floats, labels: Ints, alpha: float, *, groups: Ints | None = None, weights: Floats | None = None
+) -> dict[str, tuple[float, float, float]]:
+    """Slope, and for two classes intercept, each with the bounds that it lies beyond with probability alpha on either side."""
+    codes = np.arange(labels.size) if groups is None else groups
+    found = recalibration.check(probability, labels, codes, weights=weights, confidence=1 - 2 * alpha)
+    made = {"slope": (found.slope, found.slope_low, found.slope_high)}
+    if probability.shape[1] == 2:
+        made["intercept"] = (found.intercept, found.intercept_low, found.intercept_high)
+    return made

@@ -83,12 +83,6 @@ class Outside:
     p_value: float
 
     @property
-    def distance(self) -> float:
-        """How far the estimate lies outside the range, 0 within."""
-        low, high = self.range
-        return max(low - self.estimate, self.estimate - high, 0.0)
-
-    @property
     def edge(self) -> float | None:
         """The end of the range beyond which the estimate lies, None within."""
         low, high = self.range

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipelines.core import miscalibration, recalibration
-from pipelines.core.evidence import FAIL, INSUFFICIENT, PASS, Criterion, Evidence, Results, Rival, Slice
+from pipelines.core.evidence import ERROR, FAIL, INSUFFICIENT, PASS, Criterion, Evidence, Results, Rival, Slice
 from pipelines.core.gate import judge
 from tests.core.test_gate import SETTINGS, by_name, good
 
@@ -74,6 +74,61 @@ def test_what_the_champion_is_too_does_not_block() -> None:
     probability, labels = calibrated(4000, 2, slope=0.4)
     assert {"slope", "calibration_error"} <= set(blamed(first_of(judged_on(probability, labels))))
     assert blamed(judged_on(probability, labels, champion=probability)) == {}
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(1.5, 0.0), (1.0, 0.5), (0.6, 0.0), (1.3, 0.0)])
+def test_two_equally_miscalibrated_models_are_equal(slope: float, shift: float) -> None:
+    """Both see the same truth with noise of their own and say it in the same wrong way; neither is the worse one."""
+    failed, draws = 0, 100
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(-1.0, 1.5, 1500)
+        labels = (rng.random(1500) < 1 / (1 + np.exp(-truth))).astype(np.int64)
+        said = [1 / (1 + np.exp(-(slope * (truth + rng.normal(0, 0.3, 1500)) + shift))) for _ in range(2)]
+        ours, theirs = (np.column_stack([1 - p, p]) for p in said)
+        found = blamed(judged_on(ours, labels, champion=theirs))
+        failed += bool({"calibration_error", "slope", "intercept"} & {name for name, kind in found.items() if kind == FAIL})
+    assert stats.binomtest(failed, draws, 0.05, alternative="greater").pvalue > 0.01, failed
+
+
+def test_with_few_rows_of_a_class_calibration_is_not_judged() -> None:
+    probability, labels = calibrated(300, 3, slope=0.2)
+    few = np.zeros(300, dtype=np.int64)
+    few[:9] = 1
+    shown = named(first_of(judged_on(probability, few)))["calibration_error", None]
+    assert (shown.verdict, shown.gated) == (PASS, False)
+    assert "9 independent rows" in shown.reason
+    grouped = replace(first_of(judged_on(probability, np.sort(labels))), groups=np.arange(300) // 60)
+    assert not named(grouped)["calibration_error", None].gated
+
+
+def test_numbers_beyond_reason_never_pass() -> None:
+    probability, labels = calibrated(2000, 4)
+    spoilt = probability.copy()
+    spoilt[5] = np.nan
+    assert blamed(judged_on(spoilt, labels, champion=probability))["calibration_error"] == ERROR
+    evidence = good()
+    assert evidence.challenger.log_loss is not None
+    huge = replace(evidence, challenger=replace(evidence.challenger, log_loss=evidence.challenger.log_loss + 1e200))
+    assert blamed(huge)["log_loss"] in (FAIL, ERROR)
+
+
+def test_a_loss_hidden_in_one_large_group_passes_at_most_one_time_in_twenty() -> None:
+    """One group holds half of the rows and moves together; a bound for groups of equal size passed this in 15 % of draws and more."""
+    passed, draws = 0, 300
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        groups = np.concatenate([np.zeros(500, dtype=np.int64), 1 + np.arange(500)])
+        shift = np.where(groups == 0, rng.normal(), 0.0) * 0.2
+        difference = np.clip(-0.075 + shift + rng.normal(0, 0.3, 1000), -10, 10)
+        evidence = good(1000, seed)
+        assert evidence.champion is not None
+        zero = replace(evidence.champion, utility=np.zeros(1000))
+        one = replace(
+            evidence, champion=zero, challenger=replace(zero, utility=difference), groups=groups, reference_utility=difference - 0.1
+        )
+        passed += by_name(judge(one, SETTINGS))["utility"].verdict == PASS
+    assert stats.binomtest(passed, draws, 0.05, alternative="greater").pvalue > 0.01, passed
 
 
 def test_dependent_rows_do_not_look_like_miscalibration() -> None:
@@ -145,6 +200,11 @@ def test_negative_flips_block_only_when_surely_more_than_allowed() -> None:
     worse = replace(evidence, challenger=replace(evidence.challenger, right=flipped))
     assert blamed(worse) == {"negative_flips": FAIL}
     assert blamed(worse, flips=0.5) == {}
+    rng = np.random.default_rng(0)
+    ours, theirs = ((rng.random(4000) < 0.5).astype(float) for _ in range(2))  # equal models that differ much
+    assert evidence.champion is not None
+    both = replace(evidence, challenger=replace(evidence.challenger, right=ours), champion=replace(evidence.champion, right=theirs))
+    assert blamed(both) == {}
 
 
 def test_flips_and_slices_are_against_the_redecided_champion_where_it_was() -> None:
