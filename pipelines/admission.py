@@ -58,11 +58,11 @@ def admitted(claim: Claim) -> tuple[int, str | None]:
     return champion.get("epoch") or 0, champion.get("bundle_sha256")
 
 
-def against(verdict: Mapping[str, Any], refused: Mapping[str, Any] | None) -> ExpostError | None:
-    """The error that only an override passes over; `refused` is the row by which the version was rejected or rolled back from."""
-    if verdict.get("verdict") != "PASS":
+def against(word: object, refused: Mapping[str, Any] | None) -> ExpostError | None:
+    """The error that only an override passes over; `word` is the verdict's, `refused` is the row by which the version was rejected or rolled back from."""
+    if word != "PASS":
         remedy = "See the reasons in data/gate/verdict.json; a person may promote it nevertheless with `expost promote N --override`."
-        return must("a promotion must have the verdict PASS", f"it is {verdict.get('verdict')}", remedy)
+        return must("a promotion must have the verdict PASS", f"it is {word}", remedy)
     if refused is not None:
         how = "rejected it" if refused["kind"] == "reject" else "rolled back from it"
         said = f"{refused['who']} {how} on {refused['at'][:10]}: {refused['why']}"

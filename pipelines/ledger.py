@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pipelines import ledgerlooks, reigns
-from pipelines.admission import DIGESTS, Claim, OvertakenError, admitted, against, expired, overtaken
+from pipelines.admission import DIGESTS, RETRAIN, Claim, OvertakenError, admitted, against, expired, overtaken
 from pipelines.errors import ExpostError, must
 from pipelines.ledgertables import (
     CHAMPION,
@@ -138,9 +138,11 @@ class Ledger:
             return None
         if before.epoch != epoch or (bundle and bundle != before.digests.get("bundle_sha256")):
             raise overtaken(before.epoch, epoch)
-        if too_old := expired(claim, _registered_at(connection, before.model, version, claim.verdict_sha256), self._clock()):
+        registered = _registration(connection, before.model, version, claim.verdict_sha256)
+        if too_old := expired(claim, datetime.fromisoformat(registered["at"]) if registered else None, self._clock()):
             raise too_old
-        doubt = against(claim.verdict, reigns.refused(rows).get(version))
+        word = registered["verdict"] if registered else claim.verdict.get("verdict")
+        doubt = against(word, reigns.refused(rows).get(version))
         if doubt and not override:
             raise doubt
         if doubt:
@@ -307,10 +309,22 @@ def _is_done(before: Reign, rows: reigns.Rows, version: int, claim: Claim, epoch
     )
 
 
-def _registered_at(connection: sa.Connection, model: str, version: int, verdict_sha256: str) -> datetime | None:
-    here = (REGISTRATION.c.model == model) & (REGISTRATION.c.version == version) & (REGISTRATION.c.verdict_sha256 == verdict_sha256)
-    last = connection.scalar(sa.select(sa.func.max(REGISTRATION.c.at)).where(here))
-    return datetime.fromisoformat(last) if last else None
+def _registration(connection: sa.Connection, model: str, version: int, verdict_sha256: str) -> sa.RowMapping | None:
+    """The latest registration of `version` with this verdict, None where the ledger knows none of `version`; raises ExpostError where it
+    knows other verdicts only: files and tags of the registry can be changed by others.
+    """
+    here = (REGISTRATION.c.model == model) & (REGISTRATION.c.version == version)
+    rows = (
+        connection.execute(sa.select(REGISTRATION).where(here).order_by(REGISTRATION.c.at.desc(), REGISTRATION.c.id.desc()))
+        .mappings()
+        .all()
+    )
+    found = next((row for row in rows if row["verdict_sha256"] == verdict_sha256), None)
+    if rows and found is None:
+        known = ", ".join(sorted({f"{row['verdict_sha256'][:12]} ({row['verdict']})" for row in rows}))
+        got = f"it is {verdict_sha256[:12]}, and the ledger knows {known} of version {version}"
+        raise must("a promotion must carry a verdict that the ledger noted when its version was registered", got, RETRAIN)
+    return found
 
 
 def _teach(connection: sa.Connection, model: str, version: int, lessons: Sequence[Mapping[str, Any]], now: str) -> None:

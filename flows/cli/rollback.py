@@ -21,7 +21,7 @@ def rollback(
     *,
     why: Why,
     to: Annotated[int | None, typer.Option("--to", min=1, metavar="N", help="The earlier champion; by default the one before.")] = None,
-    by: Annotated[str, typer.Option("--by", metavar="NAME", help="Who decides; by default the user's name.")] = "",
+    by: Annotated[str | None, typer.Option("--by", metavar="NAME", help="Who decides; by default the user's name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: version, epoch, changed.")] = False,
 ) -> None:
     """Let an earlier champion reign again. The version left counts as rejected; repeating the command changes nothing more."""

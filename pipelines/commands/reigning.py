@@ -11,6 +11,7 @@ from pipelines import registry, reigns
 from pipelines.admission import DIGESTS
 from pipelines.commands.mirror import refresh_mirror
 from pipelines.commands.promotion import carried_out, known_version, version_claim
+from pipelines.errors import must
 from pipelines.ledger import Ledger, Reign
 from pipelines.params import load
 from pipelines.params.registry import Registry
@@ -20,6 +21,7 @@ Report = Callable[[str], None]
 
 def promote(version: int, *, by: str, why: str, override: bool, report: Report) -> dict[str, Any]:
     """Let a registered version reign on its verdict, or against it with `override`; returns the reign and whether it `changed`."""
+    _signed("a promotion", by, why)
     params = load(Registry)
     ledger = Ledger(params.ledger_uri)
     before = ledger.reign(params.model)
@@ -38,14 +40,16 @@ def promote(version: int, *, by: str, why: str, override: bool, report: Report) 
 
 def reject(version: int, *, by: str, why: str) -> dict[str, Any]:
     """Note that a registered version is not to reign; returns who said so and why."""
+    _signed("a rejection", by, why)
     params = load(Registry)
     tags = known_version(params, version)
     Ledger(params.ledger_uri).reject(params.model, version, why=why, who=by, verdict_sha256=str(tags.get("verdict_sha256", "")))
     return {"model": params.model, "version": version, "rejected_by": by, "why": why}
 
 
-def rollback(*, to: int | None, by: str, why: str, report: Report) -> dict[str, Any]:
-    """Let an earlier champion reign again, proven like a new one; returns the reign and whether it `changed`."""
+def rollback(*, to: int | None, by: str | None, why: str, report: Report) -> dict[str, Any]:
+    """Let an earlier champion reign again, proven like a new one; returns the reign and whether it `changed`. `by` None: the user."""
+    _signed("a rollback", by, why)
     params = load(Registry)
     ledger = Ledger(params.ledger_uri)
     before, rows = ledger.reign(params.model), ledger.history(params.model)
@@ -56,9 +60,16 @@ def rollback(*, to: int | None, by: str, why: str, report: Report) -> dict[str, 
     digests = target["digests"] or {name: str(known_version(params, version).get(name)) for name in DIGESTS}
 
     def swap() -> Reign:
-        return ledger.rollback(params.model, to=version, why=why, who=by, epoch=before.epoch, digests=digests)
+        return ledger.rollback(params.model, to=version, why=why, who=by or "", epoch=before.epoch, digests=digests)
 
     return {**asdict(carried_out(params, ledger, version, swap, report)), "changed": True}
+
+
+def _signed(deed: str, by: str | None, why: str) -> None:
+    """Refuse a blank name or reason: the ledger keeps both for ever."""
+    for what, given, option in (("who decides", by, "--by NAME"), ("why", why, "--why TEXT")):
+        if given is not None and not given.strip():
+            raise must(f"{deed} must say {what}", "nothing is said", f"Add {option}.")
 
 
 def _as_it_is(reign: Reign, report: Report) -> dict[str, Any]:

@@ -120,6 +120,20 @@ def test_an_expired_verdict_is_refused_and_one_given_anew_is_not(tmp_path: Path)
     assert promote(ledger, 1, claim).epoch == 1
 
 
+def test_a_verdict_that_the_ledger_did_not_note_is_refused(ledger: Ledger) -> None:
+    """Who may write to the registry could put another verdict in the place of the one that was given."""
+    promote(ledger, 7, replace(given(ledger), verdict_sha256="0" * 64))  # of version 7 the ledger knows nothing
+    given_then, forged = given(ledger, "FAIL"), given(ledger)
+    ledger.note_registration(MODEL, 1, given_then.verdict, given_then.verdict_sha256)
+    for override in (False, True):
+        with pytest.raises(ExpostError, match=r"the ledger noted when its version was registered, however: .* \(FAIL\) of version 1"):
+            promote(ledger, 1, forged, override=override)
+    with pytest.raises(ExpostError, match="must have the verdict PASS, however: it is FAIL"):
+        promote(ledger, 1, replace(forged, verdict_sha256=given_then.verdict_sha256))
+    ledger.note_registration(MODEL, 1, forged.verdict, forged.verdict_sha256)  # judged anew
+    assert promote(ledger, 1, forged).version == 1
+
+
 def test_an_override_is_recorded_as_such_and_needs_a_reason(ledger: Ledger) -> None:
     claim = given(ledger, "FAIL")
     with pytest.raises(ExpostError, match="an override must say why"):

@@ -17,7 +17,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from flows.cli import app
-from pipelines import champion, failpoints, registry, store
+from pipelines import champion, failpoints, publication, registry, store
 from pipelines.bundle import Bundle
 from pipelines.commands import explain, mirror, promotion, publish, reigning, status
 from pipelines.errors import ExpostError
@@ -271,6 +271,26 @@ def test_a_verdict_of_another_version_promotes_nothing(ready: Path, proven: list
     assert ledger().reign(MODEL).version is None
 
 
+def test_a_verdict_forged_in_the_registry_promotes_nothing(ready: Path, proven: list[int]) -> None:
+    """File and tags agree with each other, as whoever may write to the registry can make them, and not with the ledger."""
+    judge("FAIL")
+    assert publish.publish(DATA, silent).blocked
+    forged = {**publish.read_verdict(), "verdict": "PASS"}
+    store.write_json(Path("forged.json"), forged)
+    sha256 = store.sha256(Path("forged.json"))
+    logged = next(Path("mlflow/artifacts").rglob("gate/*/verdict.json"))
+    place = logged.parents[2] / publication.verdict_place(sha256) / "verdict.json"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(Path("forged.json").read_bytes())
+    for name, value in (("verdict", "PASS"), ("verdict_sha256", sha256)):
+        client().set_model_version_tag(MODEL, "1", name, value)
+    assert registry.verdict(MODEL, client().tracking_uri, 1)["verdict"] == "PASS"
+    for override in (False, True):
+        with pytest.raises(ExpostError, match="must carry a verdict that the ledger noted when its version was registered"):
+            reigning.promote(1, by="Eve", why="it passed", override=override, report=silent)
+    assert (ledger().reign(MODEL).version, proven) == (None, [])
+
+
 def test_a_version_rejected_or_rolled_back_from_waits_for_a_person(ready: Path, proven: list[int]) -> None:
     publish.publish(DATA, silent)
     second_result()
@@ -371,6 +391,11 @@ def test_the_commands_of_a_reviewer(ready: Path, proven: list[int], monkeypatch:
         (("promote", "9", "--by", "Ana", "--why", "so"), r"the version must be one of model tested, however: 9\. Versions: 1;"),
         (("explain", "9"), r"however: 9\. Versions: 1;"),
         (("reject", "1", "--by", "Ana", "--why", " "), "a rejection must say why"),
+        (("promote", "1", "--by", "", "--why", "so"), "a promotion must say who decides"),
+        (("promote", "1", "--by", "Ana", "--why", ""), "a promotion must say why"),
+        (("reject", "1", "--by", " ", "--why", "so"), "a rejection must say who decides"),
+        (("rollback", "--by", "\t", "--why", "so"), "a rollback must say who decides"),
+        (("rollback", "--why", ""), "a rollback must say why"),
         (("rollback", "--why", "so"), "there must be an earlier champion to roll back to"),
         (("rollback", "--to", "4", "--why", "so"), "version 4 never did"),
         (("reject", "1", "--by", "Ana", "--why", "so"), r"version 1 does\. Use `expost rollback"),
