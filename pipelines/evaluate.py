@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import comparator, drift, holdout, rivals, sliced, store
+from pipelines import comparator, drift, holdout, looks, rivals, sliced, store
 from pipelines.bundle import Bundle
 from pipelines.contest import Champion, Refused, Table, champion_bundle, compare, data_prior, read_table, score
 from pipelines.core import constraints, evaluation, operating, partition, policy, representation
@@ -30,7 +30,9 @@ CRITERIA = ("utility", "log_loss", "brier", "v_information")
 
 
 def main() -> None:
-    """Write data/evaluate: rows.parquet, evaluation.json, curves.json."""
+    """Write data/evaluate: rows.parquet, evaluation.json, curves.json; and note the look at the holdout."""
+    import polars as pl
+
     settings = load(Evaluate)
     challenger, status = Bundle.load(store.stage_path("package", "bundle")), store.read_json(store.stage_path("champion", "status.json"))
     table, champion = read_table(deployment(challenger)), champion_bundle(status)
@@ -39,6 +41,9 @@ def main() -> None:
     with store.stage_folder("evaluate") as out:
         write(out, table, challenger, champion, status=status, same=same, settings=settings)
         drift.write(out, table.frame, table.weights, table.groups)
+        if not same:  # figures of both models, or of one that is new, are seen from here on
+            rows = pl.read_parquet(out / "rows.parquet")
+            looks.note(looks.key_of(store.sha256(out / "rows.parquet"), looks.SHOWN), looks.hashes_of(rows))
 
 
 def deployment(challenger: Bundle) -> Floats | None:
@@ -85,8 +90,10 @@ def write(
     first = None if same else rivals.first_champion(status, table, index, held=held, fit=fit, procedure=procedure)
     others = {"redecided": redone, "first": None if first is None else first.results}
     judged = Judged(cases, reference, models, others)
+    seen = holdout.look_hashes(table.frame[index[held]], store.read_json(store.stage_path("ingest", "schema.json")))
     parts = sliced.sliced(table.frame[index[held]], challenger.schema["target"], settings)
-    holdout.frame_of(table, index[held], judged, parts.columns()).write_parquet(out / "rows.parquet", statistics=False)
+    rows = holdout.frame_of(table, index[held], judged, seen, parts.columns())
+    rows.write_parquet(out / "rows.parquet", statistics=False)
     gain = None if champion is None else best_gain([champion.scored, anew], fit, fit_cases, table)
     compared_with = None if champion is None else comparison(champion, held, both, cases, display)
     store.write_json(

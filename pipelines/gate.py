@@ -249,12 +249,14 @@ def main() -> None:
     folder = store.stage_path("champion")
     evaluation, champion = store.read_json(store.stage_path("evaluate", "evaluation.json")), store.read_json(folder / "status.json")
     frame = pl.read_parquet(store.need(ROWS))
-    hashes, key = frame["row_hash"].to_numpy(), looks.key_of(store.sha256(ROWS), criteria)
+    rows_sha256, hashes = store.sha256(ROWS), looks.hashes_of(frame)
+    key = looks.key_of(rows_sha256, criteria)
     looked = Looked(key, looks.before(key, hashes, folder), params.max_looks)
     verdict, evidence = verdict_of(frame, evaluation, champion, settings, looked)
     names = ("state", "version", "epoch", "bundle_sha256", "weights_sha256", "policy_sha256")
     if evidence is not None:
         looks.note(key, hashes)
+        looks.settle(looks.key_of(rows_sha256, looks.SHOWN))  # evaluate's note of the same rows: both are one look
     with store.stage_folder("gate") as out:
         store.write_json(
             out / "verdict.json",

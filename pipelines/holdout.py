@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from pipelines.contest import Table
 from pipelines.core import evaluation, metrics
 from pipelines.core import utility as worth
 from pipelines.core.evaluation import Cases, Rows, Scored
+from pipelines.core.rowhash import row_hashes
 from pipelines.rivals import Other
+from pipelines.tables import arrays
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,13 +39,33 @@ class Judged:
     others: Mapping[str, Other | None]
 
 
-def frame_of(table: Table, holdout: Ints, judged: Judged, masks: Sequence[pl.Series] = ()) -> pl.DataFrame:
-    """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none. `masks` are the slices'."""
+def look_hashes(frame: pl.DataFrame, schema: Mapping[str, Any]) -> NDArray[np.uint64]:
+    """Hashes `(n,)` of the rows of the ingested table, by which looks at them are counted, whatever the split and the features are.
+
+    A row is named by its values with the role key; one without any by all of its values but the target.
+    """
+    import polars as pl
+
+    names = [column["name"] for column in schema["columns"]]
+    keys = [column["name"] for column in schema["columns"] if column["role"] == "key"]
+    every = row_hashes(arrays(frame, names))
+    if not keys:
+        return every
+    named = frame.select(pl.any_horizontal(pl.col(keys).is_not_null())).to_series().to_numpy()
+    return np.where(named, row_hashes(arrays(frame, keys)), every)
+
+
+def frame_of(table: Table, holdout: Ints, judged: Judged, looked: NDArray[np.uint64], masks: Sequence[pl.Series] = ()) -> pl.DataFrame:
+    """One row per holdout row; a model's columns are null where its mask is false, NaN where a number is none.
+
+    `looked` `(n,)` are the hashes by which looks at these rows are counted, `masks` the slices'.
+    """
     import polars as pl
 
     cases, (blind, prior) = judged.cases, judged.reference
     columns: list[pl.Series] = [
         pl.Series("row_hash", table.row_hash[holdout], dtype=pl.UInt64),
+        pl.Series("look_hash", looked, dtype=pl.UInt64),
         pl.Series("group", cases.groups, dtype=pl.Int64),
         pl.Series("weight", cases.weights, dtype=pl.Float64),
         pl.Series("label", [table.classes[k] for k in cases.labels], dtype=pl.String),

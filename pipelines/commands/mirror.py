@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -16,6 +16,9 @@ from pipelines.errors import ExpostError, must
 from pipelines.ledger import DIGESTS, Ledger, Reign, UnreachableError
 from pipelines.params import load
 from pipelines.params.registry import Registry
+
+if TYPE_CHECKING:
+    from pipelines.looks import Hashes
 
 MIRROR = Path("mlflow/champion")
 STATUS, BUNDLE = MIRROR / "status.json", MIRROR / "bundle"
@@ -55,8 +58,16 @@ def settle_looks(ledger: Ledger, model: str) -> None:
     from pipelines import looks
 
     for key, hashes in looks.pending().items():
-        ledger.count_look(model, key, map(int, hashes))
+        count_look(ledger, model, key, hashes)
         looks.settle(key)
+
+
+def count_look(ledger: Ledger, model: str, key: str, hashes: Hashes) -> int:
+    """Count the look `key` at rows with these hashes `(n,)`, once; returns the most looks that any of them has had."""
+    from pipelines import looks
+
+    ledger.count_look(model, key, map(int, looks.uncounted(key, hashes, ledger.evaluations(model))))
+    return ledger.looks(model, map(int, hashes))
 
 
 @contextmanager

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines import registry, reigns, store
-from pipelines.commands.mirror import refresh_mirror, settle_looks
+from pipelines.commands.mirror import count_look, refresh_mirror, settle_looks
 from pipelines.commands.promotion import LESSONS, VERDICT, carried_out, workspace_claim
 from pipelines.errors import must
 from pipelines.ledger import Ledger
 from pipelines.params import load
 from pipelines.params.registry import Registry
+
+if TYPE_CHECKING:
+    from pipelines.looks import Hashes
 
 ROWS = store.stage_path("evaluate", "rows.parquet")
 BUNDLE = store.stage_path("package", "bundle")
@@ -99,7 +101,7 @@ def look(report: Callable[[str], None]) -> Outcome:
 def _count_look(params: Registry, ledger: Ledger, verdict: dict[str, Any]) -> int:
     """Count what was noted and this verdict's own look, which a verdict from DVC's cache has no note of; the most of any of its rows."""
     settle_looks(ledger, params.model)
-    return ledger.count_look(params.model, str(verdict["evaluation_key"]), _row_hashes())
+    return count_look(ledger, params.model, str(verdict["evaluation_key"]), _row_hashes())
 
 
 def _held(params: Registry, ledger: Ledger, version: int) -> str | None:
@@ -121,7 +123,9 @@ def _promote(params: Registry, ledger: Ledger, version: int, verdict: dict[str, 
     carried_out(params, ledger, version, lambda: ledger.promote(params.model, version, claim=claim, why=why, lessons=lessons), report)
 
 
-def _row_hashes() -> list[int]:
+def _row_hashes() -> Hashes:
     import polars as pl
 
-    return [int(value) for value in pl.read_parquet(Path(ROWS), columns=["row_hash"])["row_hash"].to_list()]
+    from pipelines.looks import hashes_of
+
+    return hashes_of(pl.read_parquet(ROWS))
