@@ -58,16 +58,14 @@ def admitted(claim: Claim) -> tuple[int, str | None]:
     return champion.get("epoch") or 0, champion.get("bundle_sha256")
 
 
-def against(word: object, refused: Mapping[str, Any] | None) -> ExpostError | None:
-    """The error that only an override passes over; `word` is the verdict's, `refused` is the row by which the version was rejected or rolled back from."""
+def against(word: object, refused: str | None) -> ExpostError | None:
+    """The error that only an override passes over; `word` is the verdict's, `refused` says who rejected the version or rolled back from it."""
     if word != "PASS":
         remedy = "See the reasons in data/gate/verdict.json; a person may promote it nevertheless with `expost promote N --override`."
         return must("a promotion must have the verdict PASS", f"it is {word}", remedy)
     if refused is not None:
-        how = "rejected it" if refused["kind"] == "reject" else "rolled back from it"
-        said = f"{refused['who']} {how} on {refused['at'][:10]}: {refused['why']}"
         remedy = "A person may promote it nevertheless with `expost promote N --override`."
-        return must("a promotion must be of a version that was neither rejected nor rolled back from", said, remedy)
+        return must("a promotion must be of a version that was neither rejected nor rolled back from", refused, remedy)
     return None
 
 

@@ -94,7 +94,7 @@ class Ledger:
 
     def history(self, model: str) -> list[dict[str, Any]]:
         """All deeds in their order: kind (promote, override, rollback, reject), epoch, at (UTC, ISO 8601), who, why, from_version,
-        to_version (the version promoted, brought back or rejected), verdict_sha256, digests (empty where a ledger of schema 1 had none).
+        to_version (the version promoted, brought back or rejected), verdict_sha256, digests (of a rejection the bundle's alone; empty where an older ledger had none).
         """
         with self._reading() as connection:
             return _deeds(connection, model)
@@ -142,7 +142,8 @@ class Ledger:
         if too_old := expired(claim, datetime.fromisoformat(registered["at"]) if registered else None, self._clock()):
             raise too_old
         word = registered["verdict"] if registered else claim.verdict.get("verdict")
-        doubt = against(word, reigns.refused(rows).get(version))
+        refusal = reigns.refusal(rows, version, claim.digests["bundle_sha256"])
+        doubt = against(word, reigns.told(refusal, version) if refusal else None)
         if doubt and not override:
             raise doubt
         if doubt:
@@ -191,8 +192,11 @@ class Ledger:
             row = {"kind": "rollback", "who": who, "why": why, "verdict_sha256": target["verdict_sha256"]}
             return self._swap(connection, before, target["to_version"], known, row)
 
-    def reject(self, model: str, version: int, *, why: str, who: str = "", verdict_sha256: str = "") -> None:
-        """Note that `version` is not to reign; a later promotion of it needs an override. The same said twice is noted once."""
+    def reject(self, model: str, version: int, *, why: str, who: str = "", verdict_sha256: str = "", bundle_sha256: str = "") -> None:
+        """Note that `version` is not to reign, nor its bundle under another number; a later promotion needs an override.
+
+        The same said twice is noted once. `bundle_sha256` serves where the ledger does not know the version's.
+        """
         _need_reason("a rejection", why)
         with self._writing() as connection:
             before, rows = _locked(connection, model), _deeds(connection, model)
@@ -202,7 +206,8 @@ class Ledger:
             if known and (known["kind"], known["who"], known["why"]) == ("reject", who or _user(), why):
                 return
             last = max((row["at"] for row in rows), default="")
-            values = {"model": model, "version": version, "epoch": before.epoch, "who": who or _user(), "why": why}
+            bundle = _registered_bundle(connection, model, version) or bundle_sha256 or None
+            values = {"model": model, "version": version, "epoch": before.epoch, "who": who or _user(), "why": why, "bundle_sha256": bundle}
             connection.execute(sa.insert(REJECTION).values(**values, at=max(self._now(), last), verdict_sha256=verdict_sha256))
 
     def note_registration(self, model: str, version: int, verdict: Mapping[str, Any], verdict_sha256: str) -> None:
@@ -210,14 +215,18 @@ class Ledger:
         champion = verdict.get("champion") or {}
         epoch = (champion.get("epoch") or 0) if champion.get("state") in ("none", "champion") else None
         values = {"model": model, "version": version, "at": self._now(), "verdict": str(verdict.get("verdict")), "epoch": epoch}
+        bundle = (verdict.get("challenger") or {}).get("bundle_sha256")
         with self._writing() as connection:
-            connection.execute(sa.insert(REGISTRATION).values(**values, verdict_sha256=verdict_sha256))
+            connection.execute(sa.insert(REGISTRATION).values(**values, verdict_sha256=verdict_sha256, bundle_sha256=bundle))
 
     def registrations(self, model: str) -> list[dict[str, Any]]:
-        """Registrations in their order: version, at, verdict, verdict_sha256, epoch (judged against; None where no champion was known)."""
+        """Registrations in their order: version, at, verdict, verdict_sha256, epoch (judged against; None where no champion was known),
+        bundle_sha256 (None where an earlier program did not keep it).
+        """
+        names = ("version", "at", "verdict", "verdict_sha256", "epoch", "bundle_sha256")
         with self._reading() as connection:
             found = connection.execute(sa.select(REGISTRATION).where(REGISTRATION.c.model == model).order_by(REGISTRATION.c.id)).mappings()
-            return [{name: row[name] for name in ("version", "at", "verdict", "verdict_sha256", "epoch")} for row in found]
+            return [{name: row[name] for name in names} for row in found]
 
     def lessons(self, model: str) -> list[dict[str, Any]]:
         """Lessons of promoted versions: what was given, with version, at, and retired: null or {who, at, why}."""
@@ -282,8 +291,11 @@ def _reign(connection: sa.Connection, model: str, *, lock: bool = False) -> Reig
 
 def _locked(connection: sa.Connection, model: str) -> Reign:
     """Who reigns, the row held until the transaction ends, so that deeds on one model follow one another."""
-    start = sa.text("INSERT INTO champion (model, version, epoch, digests) VALUES (:model, NULL, 0, '{}') ON CONFLICT (model) DO NOTHING")
-    connection.execute(start, {"model": model})
+    if connection.scalar(sa.select(CHAMPION.c.model).where(CHAMPION.c.model == model)) is None:
+        start = sa.text(
+            "INSERT INTO champion (model, version, epoch, digests) VALUES (:model, NULL, 0, '{}') ON CONFLICT (model) DO NOTHING"
+        )
+        connection.execute(start, {"model": model})
     return _reign(connection, model, lock=True)
 
 
@@ -293,9 +305,20 @@ def _deeds(connection: sa.Connection, model: str) -> list[dict[str, Any]]:
     rejected = connection.execute(sa.select(REJECTION).where(REJECTION.c.model == model)).mappings()
     rows = [((row["epoch"], 0, row["id"]), {**row, "digests": json.loads(row["digests"] or "{}")}) for row in changes]
     for row in rejected:
-        given = {**row, "kind": "reject", "from_version": None, "to_version": row["version"], "digests": {}}
+        given = {**row, "kind": "reject", "from_version": None, "to_version": row["version"], "digests": _of_bundle(row)}
         rows.append(((row["epoch"], 1, row["id"]), given))
     return [{name: row[name] for name in SHOWN} for _, row in sorted(rows, key=lambda item: item[0])]
+
+
+def _of_bundle(row: sa.RowMapping) -> dict[str, str]:
+    return {"bundle_sha256": row["bundle_sha256"]} if row["bundle_sha256"] else {}
+
+
+def _registered_bundle(connection: sa.Connection, model: str, version: int) -> str | None:
+    """Digest of the bundle that `version` is, as noted when it was registered."""
+    here = (REGISTRATION.c.model == model) & (REGISTRATION.c.version == version)
+    found: str | None = connection.scalar(sa.select(sa.func.max(REGISTRATION.c.bundle_sha256)).where(here))
+    return found
 
 
 def _is_done(before: Reign, rows: reigns.Rows, version: int, claim: Claim, epoch: int) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from pipelines.ledgertables import LOOK
+from pipelines.ledgertables import EVALUATION, LOOK
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,15 +22,24 @@ def listed(hashes: Iterable[int]) -> str:
 
 def count(connection: sa.Connection, model: str, key: str, rows: str, now: str) -> None:
     """Add one look at `rows`, unless the evaluation `key` was counted before."""
+    if connection.scalar(sa.select(EVALUATION.c.key).where(EVALUATION.c.model == model, EVALUATION.c.key == key)) is not None:
+        return
     first = connection.execute(
         sa.text("INSERT INTO evaluation (model, key, at) VALUES (:model, :key, :at) ON CONFLICT (model, key) DO NOTHING"),
         {"model": model, "key": key, "at": now},
     ).rowcount
-    if first:
-        statement = (
-            f"INSERT INTO look (model, row_hash, count) SELECT :model, hash, 1 FROM ({_each(connection)}) AS listed WHERE true "
-            "ON CONFLICT (model, row_hash) DO UPDATE SET count = look.count + 1"
-        )
+    if not first:  # another process was faster
+        return
+    insert = f"INSERT INTO look (model, row_hash, count) SELECT :model, hash, 1 FROM ({_each(connection)}) AS listed WHERE "
+    if connection.dialect.name == "postgresql":
+        statements = [insert + "true ON CONFLICT (model, row_hash) DO UPDATE SET count = look.count + 1"]
+    else:  # one writer at a time; a row that is there may not be inserted again, whatever would become of the conflict
+        here = "model = :model AND row_hash"
+        statements = [
+            f"UPDATE look SET count = count + 1 WHERE {here} IN ({_each(connection)})",
+            f"{insert} NOT EXISTS (SELECT 1 FROM look WHERE {here} = hash)",
+        ]
+    for statement in statements:
         connection.execute(sa.text(statement), {"model": model, "rows": rows})
 
 

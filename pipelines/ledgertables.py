@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import sqlalchemy as sa
 
 from pipelines.errors import must
 
-SCHEMA = 2  #: 1 had champion, history without kind and digests, evaluation and look
+#: 1 had champion, history without kind and digests, evaluation and look; 2 no bundle of registrations and rejections, and no guard of inserts
+SCHEMA = 3
 PATIENCE = 30  #: seconds to wait for a database that another process holds, unless its address says `timeout`
 
 TABLES = sa.MetaData()
@@ -39,6 +41,10 @@ def _at() -> sa.Column[str]:
     return sa.Column("at", sa.String(40), nullable=False)
 
 
+def _bundle() -> sa.Column[str]:
+    return sa.Column("bundle_sha256", sa.String(64))
+
+
 def _verdict() -> sa.Column[str]:
     return sa.Column("verdict_sha256", sa.String(64), nullable=False)
 
@@ -62,7 +68,9 @@ HISTORY = _table(
     sa.UniqueConstraint("model", "epoch"),
 )
 #: Versions that a person rejected, with the epoch that reigned then.
-REJECTION = _table("rejection", _id(), _model(), _number("version"), _number("epoch"), _text("who"), _at(), _verdict(), _text("why"))
+REJECTION = _table(
+    "rejection", _id(), _model(), _number("version"), _number("epoch"), _text("who"), _at(), _verdict(), _text("why"), _bundle()
+)
 #: Each time a version was registered with a verdict, and the epoch that the verdict was given against (null: none was known).
 REGISTRATION = _table(
     "registration",
@@ -73,6 +81,7 @@ REGISTRATION = _table(
     sa.Column("verdict", sa.String(20), nullable=False),
     _verdict(),
     _number("epoch", nullable=True),
+    _bundle(),
 )
 #: Evaluations that were counted as looks at the holdout, and how many looks each of its rows has had.
 EVALUATION = _table("evaluation", _model(primary_key=True), sa.Column("key", sa.String(64), primary_key=True), _at())
@@ -87,6 +96,10 @@ sa.Index("lesson_once", LESSON.c.model, LESSON.c.version, LESSON.c.name, unique=
 sa.Index("retirement_once", RETIREMENT.c.model, RETIREMENT.c.version, RETIREMENT.c.name, unique=True)
 sa.Index("registration_of", REGISTRATION.c.model, REGISTRATION.c.version)
 
+#: Columns that tables of an earlier schema lack.
+_ADDED = [
+    (column.table.name, column) for column in (HISTORY.c.kind, HISTORY.c.digests, REGISTRATION.c.bundle_sha256, REJECTION.c.bundle_sha256)
+]
 #: Rows of these are never changed or deleted.
 FIXED = (HISTORY, REJECTION, REGISTRATION, EVALUATION, LESSON, RETIREMENT)
 #: Rows of these may change in one way only.
@@ -146,23 +159,32 @@ def bring_up_to_date(connection: sa.Connection, now: str) -> None:
         raise must(f"the ledger's tables must be of schema {SCHEMA} or older", f"they are of schema {found}", "Install a newer expost.")
     if found == SCHEMA:  # another process was faster
         return
-    if HISTORY.name in had:
-        _widen(connection, {column["name"] for column in inspector.get_columns(HISTORY.name)})
+    lacking = [column for name, column in _ADDED if name in had and column.name not in {one["name"] for one in inspector.get_columns(name)}]
+    _widen(connection, lacking)
     TABLES.create_all(connection)
     for statement in _triggers(connection.dialect.name):
         connection.execute(sa.text(statement))
     connection.execute(sa.insert(_SCHEMA).values(version=SCHEMA, at=now))
 
 
-def _widen(connection: sa.Connection, had: set[str]) -> None:
-    """Add to a history of schema 1 what it lacks; what each version's digests were is known for the champion only."""
-    for column in (HISTORY.c.kind, HISTORY.c.digests):
-        if column.name not in had:
-            definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE history ADD COLUMN {definition}")
-    known = sa.select(CHAMPION.c.digests).where(CHAMPION.c.model == HISTORY.c.model).scalar_subquery()
-    reigning = sa.exists().where(CHAMPION.c.model == HISTORY.c.model, CHAMPION.c.epoch == HISTORY.c.epoch)
-    connection.execute(sa.update(HISTORY).where(reigning, HISTORY.c.digests.is_(None)).values(digests=known))
+def _widen(connection: sa.Connection, lacking: Sequence[sa.Column[Any]]) -> None:
+    """Add the columns that older tables lack; what the digests of a history of schema 1 were is known for the champion only."""
+    for column in lacking:
+        definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
+    if HISTORY.c.digests in lacking:
+        known = sa.select(CHAMPION.c.digests).where(CHAMPION.c.model == HISTORY.c.model).scalar_subquery()
+        reigning = sa.exists().where(CHAMPION.c.model == HISTORY.c.model, CHAMPION.c.epoch == HISTORY.c.epoch)
+        connection.execute(sa.update(HISTORY).where(reigning, HISTORY.c.digests.is_(None)).values(digests=known))
+
+
+def _taken(table: str) -> str:
+    """SQL: whether the row that is inserted has a key that a row of `table` has, which SQLite's REPLACE would remove without a trigger."""
+    named = TABLES.tables[table]
+    rules = [rule for rule in named.constraints if isinstance(rule, sa.PrimaryKeyConstraint | sa.UniqueConstraint)]
+    keys = [rule.columns.keys() for rule in rules] + [index.columns.keys() for index in named.indexes if index.unique]
+    same = sorted(" AND ".join(f"{name} = NEW.{name}" for name in key) for key in keys)
+    return f"EXISTS (SELECT 1 FROM {table} WHERE {' OR '.join(f'({one})' for one in ('rowid = NEW.rowid', *same))})"
 
 
 def _triggers(dialect: str) -> list[str]:
@@ -173,6 +195,8 @@ def _triggers(dialect: str) -> list[str]:
     refused += [(name, "UPDATE", when, why) for name, (when, why) in GUARDED.items()]
     refused += [(name, "DELETE", None, "rows are never deleted") for name in GUARDED]
     made = []
+    if dialect == "sqlite":
+        refused += [(name, "INSERT", _taken(name), "rows are never replaced") for name in (*(table.name for table in FIXED), *GUARDED)]
     if dialect == "postgresql":
         made.append(
             "CREATE OR REPLACE FUNCTION expost_refuse() RETURNS trigger LANGUAGE plpgsql AS "

@@ -35,11 +35,45 @@ def refused(rows: Rows) -> dict[int, Row]:
     return found
 
 
+def refusal(rows: Rows, version: int, bundle_sha256: str | None) -> Row | None:
+    """The row by which the version, or its bundle under another version's number, was rejected or rolled back from; None where none was."""
+    found: dict[str | None, Row] = {}
+    bundles: dict[int, str | None] = {}
+    for row in rows:
+        bundle = _bundle(row)
+        if row["kind"] == "reject":
+            found[bundle] = row
+            continue
+        bundles[row["to_version"]] = bundle
+        left = bundles.get(row["from_version"])
+        if row["kind"] == "rollback":
+            found[left] = row
+        found.pop(bundle, None)
+    return refused(rows).get(version) or (found.get(bundle_sha256) if bundle_sha256 else None)
+
+
+def told(row: Row, version: int) -> str:
+    """Who refused `version` by this row, when and why."""
+    rejected = row["kind"] == "reject"
+    about = row["to_version"] if rejected else row["from_version"]
+    what = "it" if about == version else f"version {about}, which is the same bundle,"
+    return f"{row['who']} {'rejected' if rejected else 'rolled back from'} {what} on {row['at'][:10]}: {row['why']}"
+
+
+def _bundle(row: Row) -> str | None:
+    """Digest of the row's bundle, None where an earlier program did not keep it."""
+    return row["digests"].get("bundle_sha256") or None
+
+
 def previous(rows: Rows) -> Row | None:
-    """The latest reign of another version than the one that reigns, of those not refused; None where there is none."""
-    reigned, out = changes(rows), refused(rows)
-    now = reigned[-1]["to_version"] if reigned else None
-    return next((row for row in reversed(reigned) if row["to_version"] != now and row["to_version"] not in out), None)
+    """The latest reign of another version and bundle than the one that reigns, of those not refused; None where there is none."""
+    reigned = changes(rows)
+    for row in reversed(reigned):
+        version, bundle = row["to_version"], _bundle(row)
+        same = version == reigned[-1]["to_version"] or (bundle is not None and bundle == _bundle(reigned[-1]))
+        if not same and refusal(rows, version, bundle) is None:
+            return row
+    return None
 
 
 def target(model: str, rows: Rows, to: int | None) -> Row:
@@ -58,10 +92,9 @@ def target(model: str, rows: Rows, to: int | None) -> Row:
         known = ", ".join(str(version) for version in sorted({row["to_version"] for row in reigned}))
         remedy = f"These did: {known}. Another version takes `expost promote {to}`."
         raise must("a rollback must be to a version that reigned before", f"version {to} never did", remedy)
-    refusal = refused(rows).get(to)
-    if refusal and refusal["kind"] == "reject":
-        got = f"{refusal['who']} rejected version {to}: {refusal['why']}"
-        raise must("a rollback must be to a version that was not rejected", got, f"Use `expost promote {to} --override`.")
+    refusing = refusal(rows, to, _bundle(found))
+    if refusing and refusing["kind"] == "reject":
+        raise must("a rollback must be to a version that was not rejected", told(refusing, to), f"Use `expost promote {to} --override`.")
     return found
 
 

@@ -45,11 +45,12 @@ def waiting(ledger: Ledger, params: Registry) -> list[dict[str, Any]]:
     """Versions that passed against the champion that reigns and wait for a person, oldest first: version, at, expires_at, expired,
     verdict_sha256.
     """
-    reign, out = ledger.reign(params.model), reigns.refused(ledger.history(params.model))
+    reign, rows = ledger.reign(params.model), ledger.history(params.model)
     last = {row["version"]: row for row in ledger.registrations(params.model)}
     found = []
     for version, row in sorted(last.items()):
-        if row["verdict"] == "PASS" and row["epoch"] == reign.epoch and version != reign.version and version not in out:
+        passed = row["verdict"] == "PASS" and row["epoch"] == reign.epoch
+        if passed and version != reign.version and reigns.refusal(rows, version, row["bundle_sha256"]) is None:
             until = datetime.fromisoformat(row["at"]) + timedelta(days=params.expires_after)
             kept = {name: row[name] for name in ("version", "at", "verdict_sha256")}
             found.append({**kept, "expires_at": until.isoformat(timespec="seconds"), "expired": until < datetime.now(UTC)})
@@ -86,13 +87,15 @@ def explain(version: int) -> dict[str, Any]:
     tags, rows, reign = known_version(params, version), ledger.history(params.model), ledger.reign(params.model)
     registered = [row for row in ledger.registrations(params.model) if row["version"] == version]
     verdict = _verdict(params, tags)
-    state = state_of(version, rows, reign, verdict)
+    refusal = reigns.refusal(rows, version, tags.get("bundle_sha256"))
+    state = state_of(version, rows, reign, verdict, refused=refusal is not None)
     if state == "waiting" and registered and _is_old(registered[-1]["at"], params.expires_after):
         state = "expired"
     sentences = [
         _registered(tags, registered),
         *_judged(version, verdict),
         *_deeds(version, rows),
+        *([f"It is refused, since {reigns.told(refusal, version)}"] if state == "rejected" and refusal else []),
         _conclusion(version, state, reign, verdict),
     ]
     return {"model": params.model, "version": version, "state": state, "sentences": sentences}
@@ -108,12 +111,12 @@ def _verdict(params: Registry, tags: Mapping[str, Any]) -> dict[str, Any]:
         return {"verdict": tags.get("verdict"), "reasons": [f"Its reasons cannot be read: {error}"]}
 
 
-def state_of(version: int, rows: reigns.Rows, reign: Reign, verdict: Mapping[str, Any]) -> str:
+def state_of(version: int, rows: reigns.Rows, reign: Reign, verdict: Mapping[str, Any], *, refused: bool) -> str:
     """One word for where a version stands."""
     champion = verdict.get("champion") or {}
     if reign.version == version:
         return "reigns"
-    if version in reigns.refused(rows):
+    if refused:
         return "rejected"
     if any(row["to_version"] == version for row in reigns.changes(rows)):
         return "reigned"

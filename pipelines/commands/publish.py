@@ -66,8 +66,8 @@ def read_verdict() -> dict[str, Any]:
 def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     """Register and promote what the stages left in the workspace; may be repeated, the same result is published once.
 
-    A result identical to the champion is not registered. With `registry.approval: manual`, and for a version that was rejected or rolled
-    back from, a PASS waits for a person. Raises UnreachableError where the registry or the ledger is out of reach, OvertakenError where
+    A result identical to the champion is not registered. With `registry.approval: manual`, and for a version or bundle that was rejected
+    or rolled back from, a PASS waits for a person. Raises UnreachableError where the registry or the ledger is out of reach, OvertakenError where
     another champion came to reign since the verdict.
     """
     params, verdict = load(Registry), read_verdict()
@@ -79,7 +79,7 @@ def publish(data_digest: str, report: Callable[[str], None]) -> Outcome:
     done = registry.register(params.model, params.tracking_uri, data_digest=data_digest, verdict=verdict, folder=BUNDLE)
     ledger.note_registration(params.model, done.version, verdict, store.sha256(VERDICT))
     report(f"Registered version {done.version}." if done.created else f"This result is registered already, as version {done.version}.")
-    held = None if judged.blocked else _held(params, ledger, done.version)
+    held = None if judged.blocked else _held(params, ledger, done.version, verdict)
     promoted = not judged.blocked and held is None
     if promoted:
         _promote(params, ledger, done.version, verdict, report)
@@ -104,12 +104,12 @@ def _count_look(params: Registry, ledger: Ledger, verdict: dict[str, Any]) -> in
     return count_look(ledger, params.model, str(verdict["evaluation_key"]), _row_hashes())
 
 
-def _held(params: Registry, ledger: Ledger, version: int) -> str | None:
+def _held(params: Registry, ledger: Ledger, version: int, verdict: dict[str, Any]) -> str | None:
     """Why a version that passed is not promoted by itself; None where it is."""
-    refusal = reigns.refused(ledger.history(params.model)).get(version)
+    bundle = (verdict.get("challenger") or {}).get("bundle_sha256")
+    refusal = reigns.refusal(ledger.history(params.model), version, bundle)
     if refusal is not None:
-        deed = "rejected it" if refusal["kind"] == "reject" else "rolled back from it"
-        return f"Version {version} waits, since {refusal['who']} {deed} on {refusal['at'][:10]}: {refusal['why']}"
+        return f"Version {version} waits, since {reigns.told(refusal, version)}"
     if params.approval == "manual":
         return f"Version {version} waits for review, as registry.approval: manual asks."
     return None

@@ -43,7 +43,8 @@ def reject(version: int, *, by: str, why: str) -> dict[str, Any]:
     _signed("a rejection", by, why)
     params = load(Registry)
     tags = known_version(params, version)
-    Ledger(params.ledger_uri).reject(params.model, version, why=why, who=by, verdict_sha256=str(tags.get("verdict_sha256", "")))
+    known = {name: str(tags.get(name) or "") for name in ("verdict_sha256", "bundle_sha256")}
+    Ledger(params.ledger_uri).reject(params.model, version, why=why, who=by, **known)
     return {"model": params.model, "version": version, "rejected_by": by, "why": why}
 
 

@@ -187,7 +187,7 @@ def test_where_a_rollback_cannot_go(ledger: Ledger) -> None:
         ledger.rollback(MODEL, why="")
     ledger.reject(MODEL, 1, why="bad", who="Ana")
     for to in (None, 1):
-        with pytest.raises(ExpostError, match=r"Ana rejected version 1: bad|no other version reigned"):
+        with pytest.raises(ExpostError, match=r"Ana rejected it on .*: bad|no other version reigned"):
             ledger.rollback(MODEL, why="so", to=to)
     assert ledger.reign(MODEL).version == 2
 

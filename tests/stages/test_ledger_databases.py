@@ -87,6 +87,37 @@ def test_the_database_itself_keeps_its_rows(uri: str) -> None:
         connection.execute(sa.text(f"INSERT INTO history (id, model, {columns}) SELECT 99, model, {columns} FROM history"))
 
 
+def test_sqlite_replaces_no_row(tmp_path: Path) -> None:
+    """REPLACE removes the row that is in its way, and no trigger on DELETE hears of it."""
+    uri = f"sqlite:///{tmp_path}/ledger.db"
+    ledger = Ledger(uri)
+    _everything(ledger)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection:
+        before = list(connection.iterdump())
+        statements = []
+        for table in (*(table.name for table in FIXED), *GUARDED):
+            names = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+            other = [name if name != "model" else "'other'" for name in names]
+            statements += [
+                f"REPLACE INTO {table} SELECT * FROM {table}",
+                f"REPLACE INTO {table} (rowid, {', '.join(names)}) SELECT rowid, {', '.join(other)} FROM {table}",
+                f"UPDATE OR REPLACE {table} SET model = 'other'",
+            ]
+        rest = "epoch, 'eve', at, from_version, 9, verdict_sha256, why, kind, digests"
+        statements += [
+            f"REPLACE INTO history (model, epoch, who, at, from_version, to_version, verdict_sha256, why, kind, digests) SELECT model, {rest} FROM history",
+            "REPLACE INTO lesson (model, version, name, at, content) SELECT model, version, name, at, '{}' FROM lesson",
+            "INSERT INTO look SELECT model, row_hash, 0 FROM look WHERE true ON CONFLICT (model, row_hash) DO UPDATE SET count = 0",
+        ]
+        for statement in statements:
+            with pytest.raises(sqlite3.IntegrityError, match="of the ledger: "):
+                connection.execute(statement)
+        connection.rollback()
+        assert list(connection.iterdump()) == before
+    promoted(ledger, 3)
+    assert (ledger.reign(MODEL).version, ledger.count_look(MODEL, "another", [1, 2])) == (3, 2)
+
+
 OLD = """
 CREATE TABLE champion (model VARCHAR(250) NOT NULL, version INTEGER, epoch INTEGER NOT NULL, digests TEXT NOT NULL, PRIMARY KEY (model));
 CREATE TABLE history (id {id} PRIMARY KEY, model VARCHAR(250) NOT NULL, epoch INTEGER NOT NULL, who TEXT NOT NULL, at VARCHAR(40) NOT NULL,
@@ -125,6 +156,26 @@ def test_tables_of_an_earlier_version_are_brought_up_to_date_with_their_rows(uri
     assert promoted(ledger, 3).epoch == 4
     with pytest.raises(sa.exc.DBAPIError, match="of the ledger: "), engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM history WHERE epoch = 1"))
+    if engine.dialect.name == "sqlite":
+        with pytest.raises(sa.exc.IntegrityError, match="of the ledger: "), engine.begin() as connection:
+            connection.execute(sa.text("REPLACE INTO look VALUES ('m', -1, 1)"))
+
+
+def test_a_ledger_of_schema_2_gets_the_guards_and_columns_that_it_lacked(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/ledger.db"
+    _everything(Ledger(uri))
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
+        for table in (*(table.name for table in FIXED), *GUARDED):
+            connection.execute(f"DROP TRIGGER {table}_insert")
+        for table in ("registration", "rejection"):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN bundle_sha256")
+        connection.execute("UPDATE ledger_schema SET version = 2")
+    ledger = Ledger(uri)
+    assert [row["kind"] for row in ledger.history(MODEL)] == ["promote", "reject"]
+    assert [row["version"] for row in ledger.registrations(MODEL)] == [1]
+    ledger.reject(MODEL, 3, why="so")
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, pytest.raises(sqlite3.IntegrityError, match="of the ledger: "):
+        connection.execute("REPLACE INTO champion VALUES ('m', 9, 9, '{}')")
 
 
 def test_tables_of_a_later_version_are_left_alone(uri: str) -> None:

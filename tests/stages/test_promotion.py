@@ -306,6 +306,33 @@ def test_a_version_rejected_or_rolled_back_from_waits_for_a_person(ready: Path, 
     assert [row["kind"] for row in ledger().history(MODEL)] == ["promote", "promote", "rollback", "override"]
 
 
+@pytest.mark.parametrize("deed", ["rollback", "reject"])
+def test_a_refused_bundle_does_not_come_back_under_another_number(ready: Path, proven: list[int], deed: str) -> None:
+    """The same bundle from data of another digest is another version."""
+    publish.publish(DATA, silent)
+    second_result()
+    if deed == "rollback":
+        publish.publish(DATA, silent)
+        reigning.rollback(to=None, by="Ana", why="complaints", report=silent)
+    else:
+        manual(ready)
+        publish.publish(DATA, silent)
+        reigning.reject(2, by="Ana", why="complaints")
+        edit_params(ready, lambda values: values["registry"].update(approval="auto"))
+    judge("PASS")
+    outcome = publish.publish("f" * 32 + ".dir", silent)
+    assert (outcome.version, outcome.waiting, outcome.promoted) == (3, True, False)
+    done = "rolled back from" if deed == "rollback" else "rejected"
+    assert re.match(rf"Version 3 waits, since Ana {done} version 2, which is the same bundle, on .*: complaints", outcome.reasons[-1])
+    told = explain.explain(3)
+    assert (told["state"], explain.waiting_now()) == ("rejected", [])
+    assert any(f"{done} version 2, which is the same bundle" in sentence for sentence in told["sentences"])
+    with pytest.raises(ExpostError, match="neither rejected nor rolled back from"):
+        reigning.promote(3, by="Ben", why="I like it", override=False, report=silent)
+    assert reigning.promote(3, by="Ben", why="it was the feed", override=True, report=silent)["version"] == 3
+    assert reigning.rollback(to=None, by="Ben", why="it was not", report=silent)["version"] == 1
+
+
 def test_a_rollback_serves_the_earlier_version_again_and_happens_once(ready: Path) -> None:
     """With the real proof: what reigns again scores its golden rows."""
     publish.publish(DATA, silent)
