@@ -38,7 +38,8 @@ REPEATS = 1000
 class World:
     """Prevalence, cost of a miss (a false alarm costs 1), the champion's AUC, the correlation of both scores given the class, rows per group.
 
-    Rows of one group share a part of the score's noise, `shared` of its variance, and of the label's chance.
+    Rows of one group share a part of the score's noise, `shared` of its variance, and of the label's chance; where groups are `uneven`, a
+    third of all rows is one group and the others stand alone. Both models say log-odds `stretch` times what they should be.
     """
 
     name: str
@@ -48,6 +49,13 @@ class World:
     correlation: float = 0.9
     cluster: int = 1
     shared: float = 0.3
+    uneven: bool = False
+    stretch: float = 1.0
+
+    @property
+    def grouped(self) -> bool:
+        """Whether rows depend on each other."""
+        return self.cluster > 1 or self.uneven
 
     @property
     def threshold(self) -> float:
@@ -62,7 +70,7 @@ class World:
     def utility(self, separation: float, threshold: float | None = None) -> float:
         """True utility per case of a model with this separation, acting above a threshold on its calibrated probability."""
         prior, at = np.log(self.prevalence / (1 - self.prevalence)), self.threshold if threshold is None else threshold
-        cut = (np.log(at / (1 - at)) - prior) / separation + separation / 2
+        cut = (np.log(at / (1 - at)) / self.stretch - prior) / separation + separation / 2
         missed, alarms = norm.cdf(cut - separation), norm.sf(cut)
         return float(-self.prevalence * self.miss * missed - (1 - self.prevalence) * alarms)
 
@@ -96,6 +104,8 @@ WORLDS = (
     World("20 % at 5:1, groups of 5", 0.20, 5, cluster=5),
     World("50 % at 1:1", 0.50, 1),
 )
+#: Worlds off the grid, at two sizes: a third of the rows in one group; both models over-confident alike.
+OTHERS = (World("20 % at 5:1, a third in one group", 0.20, 5, uneven=True), World("20 % at 5:1, both over-confident", 0.20, 5, stretch=1.5))
 
 
 @dataclass(frozen=True)
@@ -115,9 +125,9 @@ def labels_and_noise(world: World, rows: int, rng: np.random.Generator) -> tuple
 
     Within a group the labels' chances depend on each other through a shared normal (a probit link keeps the prevalence), and so does the noise.
     """
-    groups = np.arange(rows) // world.cluster
+    groups = np.maximum(np.arange(rows) - rows // 3, 0) if world.uneven else np.arange(rows) // world.cluster
     many = int(groups[-1]) + 1
-    part = world.shared if world.cluster > 1 else 0.0
+    part = world.shared if world.grouped else 0.0
 
     def normal(count: int) -> Floats:
         return np.sqrt(part) * rng.standard_normal((count, many))[:, groups] + np.sqrt(1 - part) * rng.standard_normal((count, rows))
@@ -133,7 +143,7 @@ def model(
     """Per-row results of a model whose score is separation * label + noise, and its probabilities of the positive class."""
     separation = world.separation if separation is None else separation
     odds = separation * (separation * labels + noise) - separation**2 / 2 + np.log(world.prevalence / (1 - world.prevalence))
-    positive = 1 / (1 + np.exp(-odds))
+    positive = 1 / (1 + np.exp(-world.stretch * odds))
     p = np.column_stack([1 - positive, positive])
     acted = positive > (world.threshold if threshold is None else threshold)
     utility = np.where(labels == 1, np.where(acted, 0.0, -world.miss), np.where(acted, -1.0, 0.0))
@@ -156,7 +166,7 @@ def evidence(cell: Cell, rng: np.random.Generator) -> Evidence:
     act = bool(always[0].mean() > always[1].mean())
     assert calib.utility is not None and theirs.utility is not None
     gain = calib.utility - always[0 if act else 1]
-    clustered = world.cluster > 1
+    clustered = world.grouped
     error = augmented_moments(gain, -world.miss, calib_groups if clustered else None)[1]
     reference = np.where(labels == 1, 0.0, -1.0) if act else np.where(labels == 1, -world.miss, 0.0)
     prior = np.clip(calib_labels.mean(), 0.5 / rows, None)
@@ -255,6 +265,9 @@ def cells(repeats: int, sizes: tuple[int, ...]) -> Iterator[Cell]:
     for loss in LOSSES:
         for rows in (1000, 10_000):
             yield Cell(WORLDS[4], rows, loss, repeats, redecided=True)
+        for world in OTHERS:
+            for rows in (1000, 5000):
+                yield Cell(world, rows, loss, repeats)
 
 
 def main(arguments: list[str] | None = None) -> None:

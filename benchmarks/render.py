@@ -176,18 +176,24 @@ def gate(result: dict[str, Any]) -> str:
     for world in dict.fromkeys(cell["world"] for cell in cells):
         here = [cell for cell in cells if cell["world"] == world]
         equal, one, two = ([cell for cell in here if cell["margins_lost"] == loss] for loss in (0.0, 1.0, 2.0))
-        at = next(cell for cell in equal if cell["rows"] == cell["promised_rows"])
-        rows = at["rows"]
         blocked = _most(equal, lambda cell: cell["verdicts"]["FAIL"])
         passed = _most(one, lambda cell: cell["verdicts"]["PASS"])
-        miscalled = _most(equal, lambda cell: cell["failed_for_calibration"])
-        worse = max(cell["verdicts"]["PASS"] / cell["repeats"] for cell in two if cell["rows"] == rows)
-        naive = next(cell for cell in one if cell["rows"] == rows and cell["how"] == "policy")
-        lines.append(
-            f"| {world} | {blocked} | {passed} | {miscalled} | {rows:,} rows | {at['verdicts']['PASS'] / at['repeats']:.1%} | {1 - worse:.1%} | "
-            f"{1 - at['naive_passes'] / at['repeats']:.0%}, {naive['naive_passes'] / naive['repeats']:.0%} |"
-        )
+        miscalled = "not calibrated" if equal[0]["stretch"] != 1 else _most(equal, lambda cell: cell["failed_for_calibration"])
+        at = next((cell for cell in equal if cell["rows"] == cell["promised_rows"]), None)
+        power = "| | | | |" if at is None else _power(at, one, two)
+        lines.append(f"| {world} | {blocked} | {passed} | {miscalled} {power}")
     return "\n".join(lines) + "\n"
+
+
+def _power(at: dict[str, Any], one: list[dict[str, Any]], two: list[dict[str, Any]]) -> str:
+    """The columns of the size promised."""
+    rows = at["rows"]
+    worse = max(cell["verdicts"]["PASS"] / cell["repeats"] for cell in two if cell["rows"] == rows)
+    naive = next(cell for cell in one if cell["rows"] == rows and cell["how"] == "policy")
+    return (
+        f"| {rows:,} rows | {at['verdicts']['PASS'] / at['repeats']:.1%} | {1 - worse:.1%} | "
+        f"{1 - at['naive_passes'] / at['repeats']:.0%}, {naive['naive_passes'] / naive['repeats']:.0%} |"
+    )
 
 
 def _most(cells: list[dict[str, Any]], count: Callable[[dict[str, Any]], int]) -> str:
