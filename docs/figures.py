@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from pipelines.core.constraints import limit_prices
 from pipelines.core.policy import analytic_threshold, threshold_of_offset, under_prior
@@ -138,7 +139,8 @@ def gate(figure: Figure) -> None:
                 axes.plot(rows, naive, color=colour, linestyle=":", label=f"{label}, naive rule")
         axes.axhline(0.05, color=GREY, linewidth=0.8, linestyle="--")
         axes.axvline(here[0]["promised_rows"], color=GREY, linewidth=0.8)
-        axes.set(xscale="log", xlabel="holdout rows", ylim=(-0.02, 1.02), title=world)
+        axes.set(xscale="log", xlabel="holdout rows", xlim=(150, 70_000), ylim=(-0.02, 1.02), title=world)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     figure.axes[0].set_ylabel("share of draws that pass")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8.5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 RAW = Path("data/raw")
 LOCK = Path("dvc.lock")
+#: How often, and after how many seconds, a lock file that cannot be read is read again.
+ATTEMPTS, PAUSE = 50, 0.1
 
 
 @dataclass(frozen=True)
@@ -138,5 +141,15 @@ def outs_digest(stage: str) -> str | None:
     """Digests of the outs of `stage` in `dvc.lock`, joined, or None where it never ran."""
     if not LOCK.exists():
         return None
-    entry = ((yaml.safe_load(LOCK.read_text(encoding="utf-8")) or {}).get("stages") or {}).get(stage)
+    entry = (_lock().get("stages") or {}).get(stage)
     return " ".join(f"{out['path']}:{out['md5']}" for out in entry.get("outs", [])) if entry else None
+
+
+def _lock() -> dict[str, Any]:
+    """Content of `dvc.lock`; DVC writes it in place while another stage ends, so one caught half-written is read again."""
+    for _ in range(ATTEMPTS):
+        try:
+            return yaml.safe_load(LOCK.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError):
+            time.sleep(PAUSE)
+    raise must("dvc.lock must be YAML", "it cannot be read", "Restore it from git, or delete it and run `dvc repro`.")

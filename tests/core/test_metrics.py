@@ -96,8 +96,8 @@ def test_the_null_band_of_many_rows_follows_the_same_law(weighted: bool) -> None
     p = rng.random(4000)
     weights = rng.integers(1, 6, 4000).astype(float) if weighted else np.ones(4000)
     place = metrics.equal_mass_bins(p, weights=weights, bins=10)
-    exact = metrics._null_errors(p, weights, place, 1000, 0)
-    normal = metrics._null_errors(p, weights, place, 2000, 0)  # above the limit for single draws
+    exact = metrics.null_errors(p, weights, place, 1000, 0)
+    normal = metrics.null_errors(p, weights, place, 2000, 0)  # above the limit for single draws
     assert np.quantile(exact, [0.5, 0.95]) == pytest.approx(np.quantile(normal, [0.5, 0.95]), rel=0.06)
 
 

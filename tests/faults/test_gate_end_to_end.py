@@ -143,7 +143,7 @@ def a_number_of_one_holdout_row(workspace: Path) -> np.float32:
 
 @pytest.mark.parametrize(
     ("output", "named"),
-    [("embedding", {"v_information"}), ("logits", {"utility", "log_loss", "brier", "validity"})],
+    [("embedding", {"v_information"}), ("logits", {"utility", "log_loss", "brier", "calibration_error", "negative_flips", "validity"})],
 )
 def test_one_nan_of_the_network_is_an_error_of_what_is_made_of_it(copy: Path, output: str, named: set[str]) -> None:
     spoilt(copy, partial(spoil.nan_for_one_input, output=output, first_number=a_number_of_one_holdout_row(copy)))

@@ -161,3 +161,16 @@ def test_lines_arrive_whole_however_the_bytes_are_cut(size: int) -> None:
         lines.feed(said[start : start + size])
     lines.close()
     assert lines.seen == shown == ["Größe — 3", "bar done", "zuletzt é"]
+
+
+def test_a_lock_file_caught_half_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC writes it in place while another stage ends."""
+    monkeypatch.chdir(tmp_path)
+    whole = "schema: '2.0'\nstages:\n  train:\n    cmd: x\n    outs:\n    - path: data/train\n      hash: md5\n      md5: abc.dir\n"
+    Path("dvc.lock").write_text(whole[: whole.index(": md5")])
+    monkeypatch.setattr(graph.time, "sleep", lambda _: Path("dvc.lock").write_text(whole))
+    assert graph.outs_digest("train") == "data/train:abc.dir"
+    Path("dvc.lock").write_text("a: [")
+    monkeypatch.setattr(graph.time, "sleep", lambda _: None)
+    with pytest.raises(ExpostError, match="dvc.lock must be YAML"):
+        graph.outs_digest("train")
