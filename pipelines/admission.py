@@ -21,7 +21,7 @@ class OvertakenError(ExpostError):
 class Claim:
     """What who promotes knows of the version, against which its verdict is held.
 
-    data_sha256: what the version was evaluated on; gate_sha256: the section `gate` as it is now; registered_at: when the version was
+    data_sha256: what the version was evaluated on; gate_sha256, utility_sha256: the sections as they are now; registered_at: when the version was
     registered, where the ledger does not know; expires_after: days that a verdict lasts from then, None for ever.
     """
 
@@ -30,6 +30,7 @@ class Claim:
     verdict_sha256: str
     data_sha256: str
     gate_sha256: str
+    utility_sha256: str = ""
     registered_at: datetime | None = None
     expires_after: float | None = None
 
@@ -55,6 +56,10 @@ def admitted(claim: Claim) -> tuple[int, str | None]:
         if given != wanted:
             got = f"its {name} is {given[:12]} and should be {wanted[:12]}"
             raise must(f"a promotion must be judged {what}", got, RETRAIN)
+    if verdict.get("utility_sha256") not in (None, claim.utility_sha256):  # verdicts of an earlier program do not name it
+        got = f"its utility_sha256 is {str(verdict['utility_sha256'])[:12]} and should be {claim.utility_sha256[:12] or 'unknown'}"
+        rule = "a promotion must be judged by the section utility of params.yaml as it is now"
+        raise must(rule, got, "Run `expost gate`, which judges by today's costs, or put the section back.")
     return champion.get("epoch") or 0, champion.get("bundle_sha256")
 
 

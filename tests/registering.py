@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from pipelines import registry, rivals, store
 from pipelines.bundle import write_manifest
 from pipelines.commands import mirror, publish
-from pipelines.gate import gate_sha256
+from pipelines.gate import gate_sha256, utility_sha256
 from pipelines.params import load
 from pipelines.params.gate import Gate
 from tests.stages.judging import other_policy
@@ -69,6 +69,7 @@ def judge(word: str, *, identical: bool = False) -> dict[str, Any]:
         "champion": json.loads(mirror.STATUS.read_text()) if mirror.STATUS.exists() else {"state": "unsynced"},
         "data_sha256": rivals.data_sha256(),
         "gate_sha256": gate_sha256(load(Gate)),
+        "utility_sha256": utility_sha256(),
         "evaluation_key": store.sha256(made("evaluate/rows.parquet")),
     }
     store.write_json(made("gate/verdict.json"), found)

@@ -41,12 +41,12 @@ def workspace_claim(params: Registry, verdict: Mapping[str, Any], folder: Path) 
     """What the workspace knows of the result that its stages just made."""
     from pipelines import rivals
     from pipelines.bundle import Bundle
-    from pipelines.gate import gate_sha256
+    from pipelines.gate import gate_sha256, utility_sha256
 
     manifest = Bundle.load(folder).manifest
     digests = {name: str(manifest[name]) for name in DIGESTS}
     data, criteria = rivals.data_sha256(), gate_sha256(load(Gate))
-    return Claim(digests, verdict, store.sha256(VERDICT), data, criteria, expires_after=params.expires_after)
+    return Claim(digests, verdict, store.sha256(VERDICT), data, criteria, utility_sha256(), expires_after=params.expires_after)
 
 
 def known_version(params: Registry, version: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def known_version(params: Registry, version: int) -> dict[str, Any]:
 
 def version_claim(params: Registry, tags: Mapping[str, Any]) -> Claim:
     """What the registry knows of a version, with the verdict that was logged with it."""
-    from pipelines.gate import gate_sha256
+    from pipelines.gate import gate_sha256, utility_sha256
 
     verdict = registry.verdict(params.model, params.tracking_uri, int(tags["version"]))
     return Claim(
@@ -72,6 +72,7 @@ def version_claim(params: Registry, tags: Mapping[str, Any]) -> Claim:
         str(tags["verdict_sha256"]),
         data_sha256=str(tags.get("data_sha256") or ""),
         gate_sha256=gate_sha256(load(Gate)),
+        utility_sha256=utility_sha256(),
         registered_at=datetime.fromisoformat(tags["registered_at"]),
         expires_after=params.expires_after,
     )

@@ -79,6 +79,12 @@ def test_a_verdict_on_other_data_or_by_another_gate_is_refused(ledger: Ledger, n
     assert ledger.reign(MODEL).epoch == 0
 
 
+def test_a_verdict_that_names_no_utility_is_held_to_none(ledger: Ledger) -> None:
+    with pytest.raises(ExpostError, match=r"by the section utility of params\.yaml as it is now, however: .* should be unknown"):
+        promote(ledger, 1, given(ledger, utility_sha256="e" * 64))
+    assert promote(ledger, 1, replace(given(ledger), utility_sha256="e" * 64)).version == 1
+
+
 def test_a_verdict_whose_champion_moved_on_is_refused(ledger: Ledger) -> None:
     early = judged("b", ledger.reign(MODEL))
     promoted(ledger, 1)

@@ -250,6 +250,21 @@ def test_a_verdict_by_other_criteria_promotes_nothing(ready: Path, proven: list[
     assert (ledger().reign(MODEL).version, proven) == (None, [])
 
 
+def test_a_verdict_by_other_costs_promotes_nothing(ready: Path, proven: list[int]) -> None:
+    """The costs changed while the version waited for a person."""
+    manual(ready)
+    publish.publish(DATA, silent)
+    edit_params(ready, lambda values: values["utility"]["matrix"]["bad"].update({"pass": -50}))
+    for override in (False, True):
+        with pytest.raises(
+            ExpostError, match=r"section utility of params\.yaml as it is now, however: its utility_sha256 .* Run `expost gate`"
+        ):
+            reigning.promote(1, by="Ana", why="so", override=override, report=silent)
+    assert (ledger().reign(MODEL).version, proven) == (None, [])
+    edit_params(ready, lambda values: values["utility"]["matrix"]["bad"].update({"pass": -5}))
+    assert reigning.promote(1, by="Ana", why="the costs are as they were", override=False, report=silent)["changed"]
+
+
 def test_a_verdict_on_other_data_promotes_nothing(ready: Path, proven: list[int]) -> None:
     """The table was replaced between the verdict and the promotion."""
     table = Path("data/ingest/table.parquet")
