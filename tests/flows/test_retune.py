@@ -22,7 +22,7 @@ from pipelines.errors import ExpostError
 from pipelines.params import load, parse
 from pipelines.params.utility import Utility
 from pipelines.utilities import values
-from tests.conftest import ROOT, edit_params, run
+from tests.conftest import ROOT, run
 from tests.flows.test_cli import one_message
 from tests.flows.test_end_to_end import UPSTREAM, newest, status
 from tests.flows.test_retrain import change
