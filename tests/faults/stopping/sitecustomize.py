@@ -17,7 +17,12 @@ MOMENTS: dict[str, tuple[str, Path, bool, int]] = {
     "written": ("rename", FOLDER, True, 1),
     "renamed": ("rename", FOLDER, False, 1),
     "training": ("replace", Path("last.ckpt.writing"), False, 3),
-    "mirrored": ("rename", Path("mlflow/.champion.writing"), True, 2),  # the first brings the look of the run before, the second the champion
+    "mirrored": (
+        "rename",
+        Path("mlflow/.champion.writing"),
+        True,
+        2,
+    ),  # the first brings the look of the run before, the second the champion
 }
 
 
