@@ -36,6 +36,15 @@ def _is_local(uri: str) -> bool:
     return uri.startswith("sqlite:")
 
 
+def _absolute(uri: str) -> str:
+    """MLflow keeps one open database for each address that it has seen: two workspaces in one process must not share the relative one."""
+    import sqlalchemy as sa
+
+    if not _is_local(uri) or not (database := sa.make_url(uri).database) or database.startswith((":memory:", "file:")):
+        return uri
+    return sa.make_url(uri).set(database=str(Path(database).absolute())).render_as_string(hide_password=False)
+
+
 @contextmanager
 def reached(tracking_uri: str) -> Iterator[MlflowClient]:
     """A client of the store; whatever goes wrong inside becomes one UnreachableError."""
@@ -56,7 +65,8 @@ def reached(tracking_uri: str) -> Iterator[MlflowClient]:
     try:
         if _is_local(uri):
             _make_store(uri)
-        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+        address = _absolute(uri)
+        yield MlflowClient(tracking_uri=address, registry_uri=address)
     except (MlflowException, sa.exc.SQLAlchemyError, requests.RequestException, OSError) as error:
         rule, remedy = _rule(error)
         reason = without_password(_reason(error))[:160].rstrip(".")

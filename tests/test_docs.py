@@ -119,7 +119,10 @@ def serve(block: Block, folder: Path) -> None:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
-    assert not any(map(answers, addresses)), "stopping the command left its servers running"
+    deadline = time.monotonic() + 30  # make ends before the servers have said goodbye
+    while any(map(answers, addresses)):
+        assert time.monotonic() < deadline, "stopping the command left its servers running"
+        time.sleep(0.2)
 
 
 def answers(address: str) -> bool:

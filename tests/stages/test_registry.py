@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 from mlflow.exceptions import MlflowException
 
-from pipelines import registry
+from pipelines import registry, tracking
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.commands import mirror, publish, status
 from pipelines.errors import ExpostError
@@ -311,3 +311,15 @@ def _post(url: str, body: dict[str, Any], server: subprocess.Popen[bytes]) -> st
             assert server.poll() is None, Path("serve.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.2)
+
+
+def test_two_workspaces_in_one_process_have_two_stores_though_both_name_the_same_relative_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with tracking.reached("sqlite:///mlflow/mlflow.db") as client:
+            assert not client.search_registered_models()
+            client.create_registered_model(name)

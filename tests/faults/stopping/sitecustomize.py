@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 who, _, moment = os.environ.get("EXPOST_STOP_AT", "").partition(":")
-#: Moments: the folder to write in was made; all is written there; it has its final name; checkpoints were kept; the mirror is to change.
+#: Moments: the folder to write in was made; all is written there; it has its final name; checkpoints were kept;
+#: the mirror of a new champion is to be made.
 FOLDER = Path("data", f".{who}.writing")
 MOMENTS: dict[str, tuple[str, Path, bool, int]] = {
     "opened": ("mkdir", FOLDER, False, 1),
     "written": ("rename", FOLDER, True, 1),
     "renamed": ("rename", FOLDER, False, 1),
     "training": ("replace", Path("last.ckpt.writing"), False, 3),
-    "mirrored": (
-        "rename",
-        Path("mlflow/.champion.writing"),
-        True,
-        2,
-    ),  # the first brings the look of the run before, the second the champion
+    "mirrored": ("write_bytes", Path("mlflow/.champion.writing/profile.json"), True, 1),
 }
 
 
