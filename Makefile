@@ -33,7 +33,7 @@ repro: $(READY)  ## the same computation with DVC alone: no Prefect, no MLflow
 	expost sync --data-only && dvc repro
 
 test: $(READY)  ## all tests, two files at a time
-	python -m pytest -q --numprocesses 2 --dist loadfile
+	python -m pytest -q --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	ruff check . && ruff format --check . && mypy

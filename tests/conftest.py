@@ -28,6 +28,20 @@ ROOT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("EXPOST_DATA", ROOT / "../shared/data")).resolve()
 
 
+#: What takes minutes comes first, so that no worker is left with it at the end.
+SLOWEST = ("tests/test_docs.py", "tests/flows", "tests/faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests by `SLOWEST`, otherwise as they were."""
+    places = [ROOT / name for name in SLOWEST]
+
+    def place(item: pytest.Item) -> int:
+        return next((i for i, path in enumerate(places) if item.path == path or path in item.path.parents), len(places))
+
+    items.sort(key=place)
+
+
 def real_table(name: str) -> Path:
     """Path of a real table, or a skip that says what is absent."""
     path = REAL_DATA / name / f"{name}.parquet"
