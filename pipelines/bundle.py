@@ -20,8 +20,9 @@ from pipelines import bundleform, store, tables, utilities
 from pipelines.core import calibration, encode, policy
 from pipelines.core.utility import expected_utility
 from pipelines.errors import ExpostError, must
+from pipelines.networkfile import EACH
 from pipelines.params import short
-from pipelines.scoring import Network, Scores
+from pipelines.scoring import Inputs, Network, Scores
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,15 +47,10 @@ REMEDY = "Do not use this bundle; package it again with `dvc repro package`, or 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The network's inputs (n, F) float32 and (n, C) int64, and per column the number of rows with a value unseen in train."""
+    """The network's inputs by name, of n rows each, and per column the number of rows with a value unseen in train."""
 
-    numbers: NDArray[np.float32]
-    categories: NDArray[np.int64]
+    inputs: Inputs
     unseen: dict[str, int]
-
-    def __iter__(self) -> Any:
-        """Unpack as (numbers, categories, unseen)."""
-        return iter((self.numbers, self.categories, self.unseen))
 
 
 @dataclass(frozen=True)
@@ -241,7 +237,7 @@ class Bundle:
         network = Network(self._model)
         inputs = {"numbers": encode.number_count(self.preprocessing), "categories": len(self.preprocessing["categories"])}
         wanted = {name: width for name, width in {**inputs, "logits": len(self.classes)}.items() if width}
-        found = {name: width for name, width in network.widths.items() if name != "embedding"}
+        found = {name: width for name, width in network.widths.items() if name not in ("embedding", EACH)}
         if found != wanted:
             raise must("model.onnx must have the columns that the bundle's other files say", f"{found} instead of {wanted}", REMEDY)
         return network
@@ -268,8 +264,8 @@ class Bundle:
             else:
                 vocabularies[name] = series.drop_nulls().unique().sort().to_list()
                 codes[name], missing[name] = _codes(series, vocabularies[name]), series.is_null().to_numpy()
-        inputs = encode.transform(self.preprocessing, numbers, codes, vocabularies)
-        return Encoded(*inputs, encode.unseen_counts(self.preprocessing, inputs[1], missing))
+        columns, indices = encode.transform(self.preprocessing, numbers, codes, vocabularies)
+        return Encoded({"numbers": columns, "categories": indices}, encode.unseen_counts(self.preprocessing, indices, missing))
 
     def _like_train(self, frame: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
         """Write category columns that come as floats as train had them ("1" or "1.0"), whatever else the batch holds."""
@@ -302,9 +298,13 @@ class Bundle:
             )
         return kinds
 
-    def score(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, finite: bool = True) -> Scores:
-        """Logits and embedding of encoded rows, in batches; raises ExpostError where one is not finite, unless `finite` is off."""
-        return self.network(numbers, categories, finite=finite)
+    def score(self, inputs: Inputs, *, finite: bool = True, unseen: NDArray[np.bool_] | None = None) -> Scores:
+        """Logits and embedding of encoded rows, in batches; raises ExpostError where one is not finite, unless `finite` is off.
+
+        With `unseen` (n, M), which network never saw which row, the logits are those of the networks that never did.
+        """
+        scores = self.network(inputs, finite=finite)
+        return scores if unseen is None else Scores(self.network.unseen_logits(inputs, unseen), scores.embedding)
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         """Calibrated probabilities (n, K) of logits (n, K)."""
@@ -318,7 +318,7 @@ class Bundle:
         The network runs on `threads`, all cores by default.
         """
         encoded = self.encode(frame, rows)
-        return self.probabilities(self.network.logits(encoded.numbers, encoded.categories, threads=threads)), encoded.unseen
+        return self.probabilities(self.network.logits(encoded.inputs, threads=threads)), encoded.unseen
 
     def decide(
         self,
@@ -390,7 +390,7 @@ def main(arguments: list[str]) -> None:
     bundle = Bundle.load(folder)
     frame = pl.read_parquet(table)[np.load(rows, allow_pickle=False)]
     encoded = bundle.encode(frame)
-    logits = bundle.score(encoded.numbers, encoded.categories).logits
+    logits = bundle.score(encoded.inputs).logits
     probability = bundle.probabilities(logits)
     heavy = sorted({"torch", "lightning", "prefect", "mlflow", "sklearn"} & set(sys.modules))
     if {"torch", "prefect", "mlflow"} & set(heavy):

@@ -21,8 +21,6 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-CALIB = 2
-
 
 @dataclass(frozen=True)
 class Calib:
@@ -83,9 +81,9 @@ def main() -> None:
 
 
 def read_calib() -> tuple[Int, Calib, list[str]]:
-    """Rows of the part calib: indices, what is known of them, and the class names."""
+    """Rows that calibrator and policy are fitted on, with logits of networks that never saw them: indices, what is known, the class names."""
     classes = store.read_json(store.stage_path("split", "meta.json"))["classes"]
-    rows = np.flatnonzero(_array("split", "parts.npy") == CALIB).astype(np.int64)
+    rows = np.flatnonzero(_array("split", "calib.npy")).astype(np.int64)
     scored = _array("train", "rows.npy")
     order = np.argsort(scored)
     at = np.searchsorted(scored, rows, sorter=order).clip(max=max(len(scored) - 1, 0))

@@ -31,6 +31,8 @@ Ints = NDArray[np.int64]
 class Table:
     """The rows with labels, groups, hashes, parts and weights `(n,)`, the rule behind the parts, the names, and the utility now.
 
+    `calib` `(n,)` are the rows that the challenger was calibrated and decided on, `unseen` `(n, M)` tells which of its networks never saw which.
+
     `U` is the utility's matrix, `(K, A)` or `(n, K, A)`, as its `cells` say; `deployment` `(K,)` are the class shares that it declares.
     """
 
@@ -39,6 +41,8 @@ class Table:
     groups: Ints
     row_hash: NDArray[np.uint64]
     parts: NDArray[np.int8]
+    unseen: NDArray[np.bool_]
+    calib: NDArray[np.bool_]
     weights: Floats
     rule: dict[str, Any]
     classes: list[str]
@@ -70,15 +74,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Where the rows of the table stand under a model's split rule: parts, calib `(n,)`, and unseen `(n, M)`; see `partition`."""
+
+    parts: NDArray[np.int8]
+    calib: NDArray[np.bool_]
+    unseen: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Champion:
-    """The champion's scores of the rows in `index`, its parts `(n,)`, what had to be noted, and how it decides.
+    """The champion's scores of the rows in `index`, where its rule places the rows, what had to be noted, and how it decides.
 
     `as_it_reigns` are the scores before it was re-decided under limits and requirements now in force; `incomparable` says that it breaks
     them and could not be. See `comparator.permitted`.
     """
 
     scored: Scored
-    parts: NDArray[np.int8]
+    placed: Placed
     notes: tuple[str, ...]
     reigning: str
     as_it_reigns: Scored | None = None
@@ -102,20 +115,21 @@ def read_table(deployment: Floats | None = None) -> Table:
     import polars as pl
 
     meta, utility = store.read_json(store.stage_path("split", "meta.json")), load(Utility)
-    labels, groups, row_hash, parts, weights = (
+    labels, groups, row_hash, parts, unseen, calib, weights = (
         np.load(store.need(store.stage_path("split", f"{name}.npy")), allow_pickle=False)
-        for name in ("labels", "groups", "row_hash", "parts", "weights")
+        for name in ("labels", "groups", "row_hash", "parts", "unseen", "calib", "weights")
     )
     frame = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
     classes = list(meta["classes"])
     cells = utility.cells(tuple(classes))
     U = utilities.values(cells, frame)
-    return Table(frame, labels, groups, row_hash, parts, weights, meta["rule"], classes, utility, cells, U, deployment)
+    return Table(frame, labels, groups, row_hash, parts, unseen, calib, weights, meta["rule"], classes, utility, cells, U, deployment)
 
 
-def score(bundle: Bundle, table: Table, index: Ints) -> Scored:
+def score(bundle: Bundle, table: Table, index: Ints, unseen: NDArray[np.bool_]) -> Scored:
     """Score rows of the table through a bundle; probabilities come in the table's order of classes, actions as its policy decides.
 
+    `unseen` (n, M) says which of its networks never saw which row of the table: rows before the holdout are scored by these alone.
     Probabilities are those under the class shares that the utility declares now. A row whose scores are no number has NaN and action -1.
     Raises MismatchError where the bundle does not fit the table, ExpostError where it cannot be scored.
     """
@@ -125,7 +139,7 @@ def score(bundle: Bundle, table: Table, index: Ints) -> Scored:
         bundle.utility(frame)
     except ExpostError as error:
         raise MismatchError(str(error)) from error
-    scores = bundle.score(encoded.numbers, encoded.categories, finite=False)  # the gate is to see and name what is no number
+    scores = bundle.score(encoded.inputs, finite=False, unseen=unseen[index])  # the gate is to see and name what is no number
     scored = np.isfinite(scores.logits).all(axis=1)
     probability = np.full(scores.logits.shape, np.nan)
     probability[scored] = bundle.probabilities(scores.logits[scored])
@@ -147,15 +161,15 @@ def data_prior(bundle: Bundle, table: Table) -> Floats:
     own = (bundle.policy.get("prior") or {}).get("data") or (bundle.calibrator.get("reference") or {}).get("prior")
     if own is not None:
         return np.array([own[bundle.classes.index(name)] for name in table.classes], dtype=np.float64)
-    calib = table.parts == partition.PARTS.index("calib")
+    calib = table.calib
     counts = np.bincount(table.labels[calib], weights=table.weights[calib], minlength=len(table.classes)) + 0.5
     return np.asarray(counts / counts.sum())
 
 
-def parts_under(rule: dict[str, Any], table: Table) -> NDArray[np.int8]:
-    """Parts `(n,)` that the rows of the table have under another model's split rule."""
+def placed_under(rule: dict[str, Any], table: Table) -> Placed:
+    """Where the rows of the table stand under another model's split rule."""
     if rule == table.rule:
-        return table.parts
+        return Placed(table.parts, table.calib, table.unseen)
     frame = table.frame
     columns: dict[str, Column] = {}
     for name in partition.needed(rule):
@@ -163,7 +177,8 @@ def parts_under(rule: dict[str, Any], table: Table) -> NDArray[np.int8]:
             series = frame[name]
             columns[name] = series.cast(float).fill_null(np.nan).to_numpy() if series.dtype.is_numeric() else Text.of(series.to_list())
     holdout = frame["__holdout__"].to_numpy() if "__holdout__" in frame.columns else None
-    return partition.assign_parts(rule, columns, holdout).parts
+    found = partition.assign_parts(rule, columns, holdout)
+    return Placed(found.parts, partition.calib_rows(rule, found.parts), partition.unseen(rule, found.parts, found.draws))
 
 
 def score_champion(bundle: Bundle, table: Table, index: Ints) -> Champion:
@@ -172,17 +187,17 @@ def score_champion(bundle: Bundle, table: Table, index: Ints) -> Champion:
         remedy = "Compare it by hand and promote with a reason."
         raise MismatchError(str(must(f"the champion's classes must be {table.classes}", f"they are {bundle.classes}", remedy)))
     try:
-        parts = parts_under(bundle.schema["split"], table)
+        placed = placed_under(bundle.schema["split"], table)
     except ExpostError as error:
         raise MismatchError(str(error)) from error
-    scored = score(bundle, table, index)
+    scored = score(bundle, table, index, placed.unseen)
     known = bundle.actions_named
     if sorted(known) == sorted(table.actions):
         moved = np.array([table.actions.index(name) for name in known], dtype=np.int64)
         actions = np.where(scored.actions >= 0, moved[np.maximum(scored.actions, 0)], -1)
-        return Champion(Scored(scored.probability, actions, scored.embedding), parts, (), "as it reigns")
+        return Champion(Scored(scored.probability, actions, scored.embedding), placed, (), "as it reigns")
     note = f"The champion's actions {known} are not those of params.yaml now; it is re-decided analytically under the utility now."
-    return Champion(redecided(scored, worth.take(table.U, index)), parts, (note,), "re-decided analytically")
+    return Champion(redecided(scored, worth.take(table.U, index)), placed, (note,), "re-decided analytically")
 
 
 def redecided(scored: Scored, U: Floats) -> Scored:
@@ -215,7 +230,7 @@ def load_bundle(folder: Path, bundle_sha256: str) -> Bundle | Refused:
 def compare(bundle: Bundle, table: Table, index: Ints, ours: Scored, same: bool) -> Champion | Refused:
     """The champion's scores, or why it cannot be scored; an identical one is not scored twice."""
     if same:
-        return Champion(ours, table.parts, (), "as it reigns")
+        return Champion(ours, Placed(table.parts, table.calib, table.unseen), (), "as it reigns")
     try:
         return score_champion(bundle, table, index)
     except MismatchError as error:

@@ -24,7 +24,7 @@ from pipelines.rivals import First, Other
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-CALIB, HOLDOUT = partition.PARTS.index("calib"), partition.PARTS.index("holdout")
+HOLDOUT = partition.PARTS.index("holdout")
 #: Criteria that need the champion's scores; all are unavailable, with the reason, where it cannot be scored on the table now.
 CRITERIA = ("utility", "log_loss", "brier", "v_information")
 
@@ -64,17 +64,19 @@ def write(
 ) -> None:
     """Score, measure and write; `same` says that the champion has the challenger's weights and policy."""
     display, neighbours = Display(settings.confidence, settings.resamples, settings.seed), settings.neighbours
-    index = np.flatnonzero((table.parts == CALIB) | (table.parts == HOLDOUT))
-    scored, procedure = score(challenger, table, index), rivals.procedure_of(challenger)
+    index = np.flatnonzero(table.calib | (table.parts == HOLDOUT))
+    scored, procedure = score(challenger, table, index, table.unseen), rivals.procedure_of(challenger)
     found = compare(reigning, table, index, scored, same) if isinstance(reigning, Bundle) else reigning
-    theirs = (found.parts if isinstance(found, Champion) else table.parts)[index]
-    held, calib = table.parts[index] == HOLDOUT, table.parts[index] == CALIB
-    fit, both = calib & (theirs == CALIB), theirs[held] == HOLDOUT
+    held, calib = table.parts[index] == HOLDOUT, table.calib[index]
+    theirs, fit = held, calib
+    if isinstance(found, Champion):
+        theirs, fit = found.placed.parts[index] == HOLDOUT, calib & found.placed.calib[index]
+    both = theirs[held]
     champion = found if isinstance(found, Champion) else None
     if champion is not None and not same:
-        champion = comparator.permitted(champion, table, index, compared=held & (theirs == HOLDOUT), fit=fit, procedure=procedure)
+        champion = comparator.permitted(champion, table, index, compared=held & theirs, fit=fit, procedure=procedure)
     cases, fit_cases = table.cases(index[held]), table.cases(index[fit])
-    reference = trivial_reference(table, table.cases(np.flatnonzero(table.parts == CALIB)))
+    reference = trivial_reference(table, table.cases(np.flatnonzero(table.calib)))
 
     def results(model: Scored) -> Rows:
         return evaluation.row_results(model.take(held), cases, model.embedding[fit], fit_cases, neighbours=neighbours, seed=display.seed)

@@ -28,6 +28,8 @@ OPERATORS = (
     *("Transpose", "Unsqueeze", "Where"),
 )
 INPUTS, OUTPUTS = {"numbers", "categories"}, {"logits", "embedding"}
+#: The logits of each network, where there are several: (n, M, K).
+EACH = "each"
 #: Most operators, and most numbers that all inner values together may hold for one batch: 4 GB of them.
 MOST_OPERATORS, MOST_NUMBERS = 10_000, 1 << 30
 REMEDY = "Do not use this file; train again with `dvc repro train`, or fetch it again."
@@ -70,7 +72,13 @@ def _check_graph(model: Any) -> None:
     if any(attribute.type not in plain or attribute.ref_attr_name for node in graph.node for attribute in node.attribute):
         raise _refused("an operator has an attribute that is no number")
     inputs, outputs = [item.name for item in graph.input], [item.name for item in graph.output]
-    if not inputs or not set(inputs) <= INPUTS or len(set(inputs)) < len(inputs) or set(outputs) != OUTPUTS or len(outputs) != len(OUTPUTS):
+    if (
+        not inputs
+        or not set(inputs) <= INPUTS
+        or len(set(inputs)) < len(inputs)
+        or set(outputs) - {EACH} != OUTPUTS
+        or len(set(outputs)) < len(outputs)
+    ):
         raise _refused(f"its inputs and outputs are {inputs[:5]} and {outputs[:5]}")
 
 
@@ -94,7 +102,7 @@ def _check_memory(model: Any, batch: int) -> None:
     tried.graph.ClearField("value_info")
     for value in (*tried.graph.input, *tried.graph.output):
         dims = value.type.tensor_type.shape.dim
-        if value.type.WhichOneof("value") != "tensor_type" or len(dims) != 2:
+        if value.type.WhichOneof("value") != "tensor_type" or len(dims) != (3 if value.name == EACH else 2):
             raise _refused("an input or output is no table")
         if value.name in INPUTS:
             dims[0].dim_value = batch

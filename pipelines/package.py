@@ -71,7 +71,7 @@ def score_in_fresh_process(folder: Path, rows: NDArray[np.int64]) -> dict[str, N
 
 def difference(scored: dict[str, NDArray[Any]], bundle: Bundle) -> float:
     """Largest difference of probabilities between a fresh process and the pipeline's own files, over every row outside the holdout."""
-    logits = np.load(store.need(store.stage_path("train", "logits.npy")), allow_pickle=False)
+    logits, unseen = (np.load(store.need(store.stage_path("train", f"{name}.npy")), allow_pickle=False) for name in ("shipped", "logits"))
     rows = np.load(store.need(store.stage_path("train", "rows.npy")), allow_pickle=False)
     calib = np.load(store.need(store.stage_path("calibrate", "rows.npy")), allow_pickle=False)
     probability = np.load(store.need(store.stage_path("calibrate", "probabilities.npy")), allow_pickle=False)
@@ -80,7 +80,7 @@ def difference(scored: dict[str, NDArray[Any]], bundle: Bundle) -> float:
     differences = [
         scored["probabilities"] - shipped,
         np.exp(scored["logits"]) - np.exp(logits),
-        scored["probabilities"][where] - probability,
+        bundle.probabilities(unseen[where]) - probability,
     ]
     worst = max(float(np.max(np.abs(part), initial=0.0)) for part in differences)
     if not worst <= TOLERANCE:
@@ -111,13 +111,14 @@ def _cost_columns(bundle: Bundle, rows: NDArray[np.int64]) -> pl.DataFrame | Non
 
 
 def write_golden(out: Path) -> None:
-    """Write golden rows of the bundle in `out`: rows of calib, with the probabilities that the stage calibrate gave them."""
+    """Write golden rows of the bundle in `out`: rows that it was calibrated on, with the probabilities of the network that ships."""
     import polars as pl
 
     rows = np.load(store.need(store.stage_path("calibrate", "rows.npy")), allow_pickle=False)
-    calibrated = np.load(store.need(store.stage_path("calibrate", "probabilities.npy")), allow_pickle=False)
-    table = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet")))
-    golden.write(out, Bundle.load(out / "bundle"), table[rows], calibrated)
+    scored = np.load(store.need(store.stage_path("train", "rows.npy")), allow_pickle=False)
+    logits = np.load(store.need(store.stage_path("train", "shipped.npy")), allow_pickle=False)[np.searchsorted(scored, rows)]
+    table, bundle = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet"))), Bundle.load(out / "bundle")
+    golden.write(out, bundle, table[rows], bundle.probabilities(logits))
 
 
 def main() -> None:

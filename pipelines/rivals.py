@@ -88,8 +88,8 @@ def first_champion(status: dict[str, Any], table: Table, index: Ints, *, held: B
         )
     except ExpostError as error:
         return First(version, None, f"the first champion, version {version}, cannot be scored: {str(error).rstrip('.')}", broken=True)
-    scored = redecided(found.scored, table, index, fit, procedure) or found.scored
-    mask = found.parts[index][held] == HOLDOUT
+    scored = redecided(found.scored, table, index, fit & found.placed.calib[index], procedure) or found.scored
+    mask = found.placed.parts[index][held] == HOLDOUT
     if not mask.any():
         return First(version, None, f"no row was holdout for the first champion, version {version}, too")
     return First(version, other(scored, held, mask, table.cases(index[held])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipelines import networkfile
 from pipelines.errors import must
 
+Inputs = Mapping[str, NDArray[Any]]
 BATCH = 256  #: rows whose inner values stay in a core's cache: 8192 take twice the time
 
 
@@ -32,7 +33,7 @@ class Scores:
 
 
 class Network:
-    """An ONNX file with inputs `numbers`, `categories` (those that exist) and outputs `logits`, `embedding`, run in batches.
+    """An ONNX file with named inputs and outputs `logits`, `embedding` (and `each` of several networks), run in batches.
 
     One thread runs a batch, several batches run side by side: the figures are the same on any number of cores.
     """
@@ -47,37 +48,54 @@ class Network:
         with _readable("model.onnx must load in ONNX Runtime"):
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = [node.name for node in self._session.get_inputs()]
-        #: Number of columns of each input and output.
+        #: Number of columns of each input and output; of `each` the number of networks.
         self.widths: dict[str, int] = {node.name: node.shape[1] for node in (*self._session.get_inputs(), *self._session.get_outputs())}
 
-    def __call__(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, batch: int = BATCH, finite: bool = True) -> Scores:
-        """Score (n, F) float32 and (n, C) int64; raises ExpostError on an output that is not finite, unless `finite` is off."""
-        logits, embedding = self._run(["logits", "embedding"], numbers, categories, batch=batch, threads=cores())
+    def __call__(self, inputs: Inputs, *, batch: int = BATCH, finite: bool = True) -> Scores:
+        """Score inputs of n rows each; raises ExpostError on an output that is not finite, unless `finite` is off."""
+        logits, embedding = self.run(inputs, ["logits", "embedding"], batch=batch)
         if finite:
             _check(logits, embedding)
         return Scores(logits, embedding)
 
-    def logits(self, numbers: NDArray[np.float32], categories: NDArray[np.int64], *, threads: int | None = None) -> NDArray[np.float32]:
+    def logits(self, inputs: Inputs, *, threads: int | None = None) -> NDArray[np.float32]:
         """Logits (n, K) alone, as `__call__` gives them, on `threads` (all cores by default); raises ExpostError where one is not finite."""
-        (found,) = self._run(["logits"], numbers, categories, batch=BATCH, threads=threads or cores())
+        (found,) = self.run(inputs, ["logits"], threads=threads)
         _check(found)
         return found
 
-    def _run(
-        self, names: list[str], numbers: NDArray[np.float32], categories: NDArray[np.int64], *, batch: int, threads: int
-    ) -> list[NDArray[np.float32]]:
-        arrays: dict[str, NDArray[Any]] = {"numbers": numbers, "categories": categories}
+    def unseen_logits(self, inputs: Inputs, unseen: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Logits (n, K): log of the mean probability of those networks that never saw the row, by the mask `unseen` (n, M).
 
-        def run(start: int) -> Any:
-            return self._session.run(names, {name: arrays[name][start : start + batch] for name in self._inputs})
+        A row that all networks saw, or none, is scored by all. Raises ExpostError where the file holds another number of networks.
+        """
+        networks = self.widths.get(networkfile.EACH, 1)
+        if unseen.shape[1] != networks:
+            raise must(f"the split must have {networks} folds in all, as model.onnx has networks", str(unseen.shape[1]), networkfile.REMEDY)
+        if networks == 1:
+            return self.run(inputs, ["logits"])[0]
+        whole, each = self.run(inputs, ["logits", networkfile.EACH])
+        with np.errstate(invalid="ignore"):
+            kept = np.where(unseen[:, :, None], each, -np.inf)
+            highest = kept.max(axis=1, keepdims=True)
+            partial = np.log(np.exp(kept - highest).sum(axis=1) / unseen.sum(axis=1).clip(min=1)[:, None]) + highest[:, 0]
+        some = np.asarray(unseen.any(axis=1) & ~unseen.all(axis=1))
+        return np.where(some[:, None], partial.astype(np.float32), whole)
 
-        starts = range(0, max(len(numbers), 1), batch)
+    def run(self, inputs: Inputs, names: list[str], *, batch: int = BATCH, threads: int | None = None) -> list[NDArray[np.float32]]:
+        """The outputs `names` of the rows, unchecked."""
+        used = {name: inputs[name] for name in self._inputs}
+
+        def one(start: int) -> Any:
+            return self._session.run(names, {name: array[start : start + batch] for name, array in used.items()})
+
+        starts, threads = range(0, max(len(next(iter(used.values()))), 1), batch), threads or cores()
         with _readable("model.onnx must score the rows"):
             if threads == 1 or len(starts) == 1:
-                parts = [run(start) for start in starts]
+                parts = [one(start) for start in starts]
             else:
                 with ThreadPoolExecutor(threads) as pool:
-                    parts = list(pool.map(run, starts))
+                    parts = list(pool.map(one, starts))
         return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 

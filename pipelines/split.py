@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines import store
-from pipelines.core.partition import PARTS, Assignment, assign_parts, needed
+from pipelines.core.partition import PARTS, Assignment, assign_parts, calib_rows, folds_of, needed, unseen
 from pipelines.core.rowhash import HASH, Column, Text
 from pipelines.errors import must
 from pipelines.params import load
@@ -66,6 +66,39 @@ def _time_column(schema: dict[str, Any]) -> str:
         got = f"found {found}" if found else "there is none"
         raise must("split.by: time needs exactly one column with role time and kind date", got, "Mend ingest.columns, or use by: hash.")
     return str(found[0][0])
+
+
+#: Rows before the holdout up to which networks are trained on folds of them, and the products of rows and repetitions that are worth their time:
+#: five networks cost five trainings, and gain most where a thin part calib would teach the calibrator and the policy little (LOG.md, 2026-11-26).
+MOST_FOLDED, WORTH_REPEATING, FOLDS = 10_000, 5_000, 5
+
+
+def folding(params: Split, rule: dict[str, Any], assignment: Assignment, labels: npt.NDArray[np.int64], classes: list[str]) -> Any:
+    """Count and repetitions of the folds as the rule records them, or None for one network on the part train.
+
+    `auto` takes folds on few rows where each holds every class. Raises ExpostError where folds asked for by number lack a class.
+    """
+    before = (assignment.parts >= 0) & (assignment.parts < PARTS.index("holdout"))
+    rows = int(before.sum())
+    if params.folds is None or (params.folds == "auto" and (not params.may_fold or rows > MOST_FOLDED)):
+        return None
+    repeats = (2 if rows <= WORTH_REPEATING else 1) if params.repeats == "auto" else params.repeats
+    count = FOLDS if params.folds == "auto" else params.folds
+    made = {"count": count, "repeats": repeats}
+    fewest = [
+        (int(((folds == fold) & (labels[before] == label)).sum()), classes[label])
+        for folds in folds_of({**rule, "folds": made}, assignment.draws[before])
+        for fold in range(count)
+        for label in range(len(classes))
+    ]
+    least, name = min(fewest)
+    if least:
+        return made
+    if params.folds == "auto":
+        return None
+    total = int((labels[before] == classes.index(name)).sum())
+    remedy = "Ask for fewer folds under split.folds, write folds: auto, or add rows."
+    raise must(f"each of the {count} folds must hold rows of every class", f"one holds none of the {total} rows of class {name!r}", remedy)
 
 
 def sizes(assignment: Assignment, labels: npt.NDArray[np.int64], classes: int) -> dict[str, Any]:
@@ -143,6 +176,7 @@ def main() -> None:
     labels = table[schema["target"]].cast(pl.Enum(classes)).to_physical().cast(pl.Int64).to_numpy()
     counted = sizes(assignment, labels, len(classes))
     check_sizes(counted, classes, params)
+    rule["folds"] = folding(params, rule, assignment, labels, classes)
     stacked, names = feature_arrays(columns, schema)
     weights = weights_of(columns, schema)
     aligned = {
@@ -151,6 +185,8 @@ def main() -> None:
         "parts": assignment.parts,
         "groups": assignment.groups,
         "row_hash": assignment.row_hash,
+        "unseen": unseen(rule, assignment.parts, assignment.draws),
+        "calib": calib_rows(rule, assignment.parts),
     }
     with store.stage_folder("split") as out:
         write(out, {**stacked, **aligned}, {"rule": rule, **names, "classes": classes, "sizes": counted})

@@ -1,4 +1,6 @@
-"""A network with a symmetric, proper loss; logits and embeddings of every row outside the holdout, computed by the file that ships.
+"""Networks with a symmetric, proper loss; logits and embeddings of every row outside the holdout, computed by the file that ships.
+
+`logits.npy` are of networks that never saw the row, where there are any; `shipped.npy` are those that a scorer of the file gets.
 
 A weight, how often an identical row occurred, counts in both losses as that many rows would; costs and utilities are not known here.
 """
@@ -24,11 +26,10 @@ from pipelines.params.train import Train
 from pipelines.scoring import Network
 
 if TYPE_CHECKING:
-    from pipelines.network.data import Rows
     from pipelines.network.fit import Fitted
 
 TRAIN, VALID, CALIB = 0, 1, 2
-ARRAYS = ("numbers", "categories", "labels", "parts", "weights")
+ARRAYS = ("numbers", "categories", "labels", "parts", "weights", "unseen")
 CHECKPOINTS = Path(".checkpoints")
 
 
@@ -51,76 +52,93 @@ def history_rows(history: list[dict[str, float]]) -> list[list[str]]:
 class Inputs:
     """Rows outside the holdout, as the network sees them; `rows` are their indices in the table.
 
-    `weights` (n,) float64 say how often each row occurred, or None where each occurred once.
+    `unseen` (n, M) says which of the M networks must not see which row; a single one sees train and valid. `weights` (n,) float64 say how often each row occurred, or None where each occurred once.
     """
 
     rows: NDArray[np.int64]
-    numbers: NDArray[np.float32]
-    categories: NDArray[np.int64]
+    arrays: dict[str, NDArray[Any]]
     labels: NDArray[np.int64]
     parts: NDArray[np.int8]
+    unseen: NDArray[np.bool_]
+    repeats: int
     weights: NDArray[np.float64] | None
     classes: int
 
+    def seen(self, network: int) -> NDArray[np.bool_]:
+        """Rows (n,) that a network learns from."""
+        return ~self.unseen[:, network] if self.repeats else self.parts == TRAIN
+
+    def held(self, network: int) -> NDArray[np.bool_]:
+        """Rows (n,) whose log loss is followed while a network learns: of its own fold, or valid."""
+        return self.unseen[:, network] if self.repeats else self.parts == VALID
+
 
 def read_inputs() -> tuple[Inputs, dict[str, Any]]:
-    """Read the split and fit the preprocessing on its train rows; rows of the holdout are left where they are.
+    """Read the split and fit the preprocessing on the rows that are learnt from; rows of the holdout are left where they are.
 
-    The preprocessing counts each row once, whatever its weight: a grid of quantiles over all occurrences would resolve the commonest row only.
+    The preprocessing sees no label, and counts each row once, whatever its weight: a grid of quantiles over all occurrences would resolve
+    the commonest row only.
     """
     columns = {name: np.load(store.need(store.stage_path("split", f"{name}.npy")), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     meta = store.read_json(store.stage_path("split", "meta.json"))
     rows = np.flatnonzero(np.isin(columns["parts"], (TRAIN, VALID, CALIB)))
-    numbers, categories, labels, parts, weights = (np.asarray(columns[name][rows]) for name in ARRAYS)
-    fitted = encode.fit(numbers[parts == TRAIN], categories[parts == TRAIN], meta["numbers"], meta["categories"], meta["vocabularies"])
+    numbers, categories, labels, parts, weights, unseen = (np.asarray(columns[name][rows]) for name in ARRAYS)
+    repeats = int((meta["rule"].get("folds") or {"repeats": 0})["repeats"])
+    learnt = np.ones(len(rows), dtype=bool) if repeats else parts == TRAIN
+    fitted = encode.fit(numbers[learnt], categories[learnt], meta["numbers"], meta["categories"], meta["vocabularies"])
     encoded = encode.transform(
         fitted, encode.named(meta["numbers"], numbers), encode.named(meta["categories"], categories), meta["vocabularies"]
     )
+    arrays: dict[str, NDArray[Any]] = {"numbers": encoded[0], "categories": encoded[1]}
+    arrays = {name: array for name, array in arrays.items() if array.shape[1]}
     counted = None if (weights == 1).all() else weights
-    return Inputs(rows, *encoded, labels.astype(np.int64), parts, counted, len(meta["classes"])), fitted
-
-
-def _part(inputs: Inputs, part: int) -> Rows:
-    from pipelines.network.data import tensors
-
-    chosen = inputs.parts == part
-    counted = [] if inputs.weights is None else [inputs.weights[chosen].astype(np.float32)]
-    return tensors(inputs.numbers[chosen], inputs.categories[chosen], inputs.labels[chosen], inputs.rows[chosen], *counted)
+    return Inputs(rows, arrays, labels.astype(np.int64), parts, unseen, repeats, counted, len(meta["classes"])), fitted
 
 
 def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
     # Idle threads must sleep: spinning, they take the cores from each other and from other processes (a fit of 2 s took 40 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pipelines.network.data import plan_of, tensors
     from pipelines.network.export import export
     from pipelines.network.fit import fit
+    from pipelines.network.tabm import TabularNetwork
 
-    train, valid = _part(inputs, TRAIN), _part(inputs, VALID)
-    fitted = fit(
-        train,
-        valid,
-        params,
-        cardinalities=encode.cardinalities(preprocessing),
-        classes=inputs.classes,
-        checkpoint=checkpoint_path(params),
-    )
-    return fitted, export(fitted.network, valid.take(slice(0, 256)))
+    networks = range(inputs.unseen.shape[1])
+    counted = [] if inputs.weights is None else [inputs.weights.astype(np.float32)]
+    rows = tensors(inputs.arrays, inputs.labels, inputs.rows, *counted)
+    plan = plan_of([inputs.seen(m) for m in networks], [inputs.held(m) for m in networks], repeats=inputs.repeats)
+    shape = encode.number_count(preprocessing), encode.cardinalities(preprocessing), inputs.classes
+
+    def make(number: int) -> TabularNetwork:
+        network = TabularNetwork(*shape, params.network)
+        if "categories" in rows.inputs:
+            network.forget(rows.inputs["categories"][plan.learn[number]])
+        return network
+
+    fitted = fit(rows, plan, params, make, checkpoint_path(params))
+    return fitted, export(fitted.networks, rows.take(plan.held[0][:256]).inputs)
 
 
 def _metrics(fitted: Fitted, model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
     losses = -logits[np.arange(len(logits)), inputs.labels]
-    return {
+    found = {
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
-        "parameters": sum(weight.numel() for weight in fitted.network.parameters()),
+        "networks": len(fitted.networks),
+        "parameters": sum(weight.numel() for network in fitted.networks for weight in network.parameters()),
         "model_bytes": len(model),
-        "train_log_loss": _mean(losses, inputs, TRAIN),
-        "valid_log_loss": _mean(losses, inputs, VALID),
+    }
+    if inputs.repeats:  # of each row by the networks that never saw it
+        return {**found, "valid_log_loss": _mean(losses, inputs, np.ones(len(losses), dtype=bool))}
+    return {
+        **found,
+        "train_log_loss": _mean(losses, inputs, inputs.parts == TRAIN),
+        "valid_log_loss": _mean(losses, inputs, inputs.parts == VALID),
     }
 
 
-def _mean(losses: NDArray[np.float32], inputs: Inputs, part: int) -> float:
-    """Mean over all occurrences of the rows of a part."""
-    chosen = inputs.parts == part
+def _mean(losses: NDArray[np.float32], inputs: Inputs, chosen: NDArray[np.bool_]) -> float:
+    """Mean over all occurrences of some rows."""
     if inputs.weights is None:
         return float(losses[chosen].mean(dtype=np.float64))
     return float(np.average(losses[chosen].astype(np.float64), weights=inputs.weights[chosen]))
@@ -131,16 +149,19 @@ def main() -> None:
     params = load(Train)
     inputs, preprocessing = read_inputs()
     fitted, model = _fit_and_export(inputs, preprocessing, params)
-    scores = Network(model)(inputs.numbers, inputs.categories)
+    network = Network(model)
+    scores = network(inputs.arrays)
+    logits = network.unseen_logits(inputs.arrays, inputs.unseen) if inputs.repeats else scores.logits
     with store.stage_folder("train") as out:
         (out / "model.onnx").write_bytes(model)
         store.write_json(out / "preprocessing.json", preprocessing)
-        for name, values in (("rows", inputs.rows), ("logits", scores.logits), ("embeddings", scores.embedding)):
+        for name, values in (("rows", inputs.rows), ("logits", logits), ("shipped", scores.logits), ("embeddings", scores.embedding)):
             np.save(out / f"{name}.npy", values)
         with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows(history_rows(fitted.history))
-        store.write_json(out / "metrics.json", _metrics(fitted, model, scores.logits, inputs))
-    done = f"trained {len(fitted.history)} epochs, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
+        store.write_json(out / "metrics.json", _metrics(fitted, model, logits, inputs))
+    several = f" of {len(fitted.networks)} networks" if len(fitted.networks) > 1 else ""
+    done = f"trained {len(fitted.history)} epochs{several}, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
     print(done, file=sys.stderr)
 
 

@@ -244,7 +244,7 @@ def _ingest(source: str, target: str, classes: list[str], proposals: list[Propos
 
 def _split(frame: pl.DataFrame, proposals: list[Proposal], time: str | None) -> tuple[Split, list[str]]:
     """Parts by hash of the features as they are now, or by dates at the shares' quantiles of the column `time`."""
-    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.is_feature]}
+    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.is_feature], "folds": "auto"}
     if time is None:
         return parse(Split, values, "split"), []
     from datetime import date, timedelta

@@ -37,6 +37,8 @@ _COMMENTS = {
     "split.time.holdout_from": "ISO 8601 date; this and later rows hold out",
     "split.column": "name and parts of the declaring column where by is column",
     "split.min_rows_per_class": "fewest rows of each class in each part",
+    "split.folds": "networks trained on folds of all rows before the holdout: a number, auto (on few rows), or null for one on train",
+    "split.repeats": "repetitions of the folds: a number, or auto",
     "train": "a symmetric proper loss; costs have no place here, by design",
     "train.seed": "seed of weights and batches",
     "train.loss": "cross_entropy, brier or cross_entropy+brier",

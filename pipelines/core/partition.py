@@ -27,7 +27,8 @@ Mask = npt.NDArray[np.bool_]
 class Assignment:
     """Each row's part (0 train, 1 valid, 2 calib, 3 holdout, -1 excluded), group code and hash, all (n,).
 
-    `group_copies` and `row_copies` count the rows excluded because their group, or an equal row, is in a later part.
+    `draws` (n,) are the hashes that place a row: of its group, or its own. `group_copies` and `row_copies` count the rows excluded because
+    their group, or an equal row, is in a later part.
     """
 
     parts: Parts
@@ -35,6 +36,7 @@ class Assignment:
     row_hash: Hashes
     group_copies: int
     row_copies: int
+    draws: Hashes
 
 
 def needed(rule: Mapping[str, Any]) -> list[str]:
@@ -64,7 +66,38 @@ def assign_parts(rule: Mapping[str, Any], columns: Mapping[str, Column], holdout
     final = _without_copies(grouped, row_hash)
     groups = np.unique(group_hash, return_inverse=True)[1].astype(np.int64)
     in_group, in_rows = (int((after == EXCLUDED).sum()) for after in (grouped, final))
-    return Assignment(final, groups, row_hash, in_group if rule.get("group") else 0, in_rows - (in_group if rule.get("group") else 0))
+    copies = in_group if rule.get("group") else 0
+    return Assignment(final, groups, row_hash, copies, in_rows - copies, group_hash)
+
+
+def folds_of(rule: Mapping[str, Any], draws: Hashes) -> npt.NDArray[np.int8]:
+    """Fold of each row in each repetition, `(repeats, n)` int8 from 0, by its own hash or its group's; no repetition where the rule has no folds.
+
+    A row keeps its folds as the table grows, and equal rows and rows of a group share them.
+    """
+    folds = rule.get("folds") or {"count": 1, "repeats": 0}
+    drawn = [np.floor(positions(draws, f"{rule['salt']}/fold/{repeat}") * folds["count"]) for repeat in range(folds["repeats"])]
+    return np.stack(drawn).astype(np.int8) if drawn else np.zeros((0, len(draws)), dtype=np.int8)
+
+
+def unseen(rule: Mapping[str, Any], parts: Parts, draws: Hashes) -> Mask:
+    """Which networks of a model never saw which row, neither in training nor in stopping it: `(n, M)`.
+
+    One network saw train and valid. With folds network `repeat * count + fold` saw all rows before the holdout outside its own fold.
+    """
+    folds = folds_of(rule, draws)
+    if not len(folds):
+        return np.asarray((parts[:, None] >= PARTS.index("calib")) | (parts[:, None] == EXCLUDED))
+    own = folds[:, :, None] == np.arange(rule["folds"]["count"])
+    before = (parts >= 0) & (parts < PARTS.index("holdout"))
+    return np.asarray(np.moveaxis(own, 0, 1).reshape(len(parts), -1) | ~before[:, None])
+
+
+def calib_rows(rule: Mapping[str, Any], parts: Parts) -> Mask:
+    """Rows `(n,)` that calibrator and policy are fitted on: the part calib, or with folds all rows before the holdout."""
+    if rule.get("folds"):
+        return np.asarray((parts >= 0) & (parts < PARTS.index("holdout")))
+    return np.asarray(parts == PARTS.index("calib"))
 
 
 def _check(rule: Mapping[str, Any], columns: Mapping[str, Column]) -> None:

@@ -1,12 +1,13 @@
-"""Rows as tensors, and batches of them: a batch is one gather per array, without collating row by row."""
+"""Rows as tensors, and batches of them: a batch is one gather per array for all networks at once, without collating row by row."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,13 +15,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """Numbers (n, F) float32, categories (n, C) int64, labels (n,) int64, and each row's index in the table (n,) int64.
+    """Inputs by name, such as numbers (n, F) float32 and categories (n, C) int64; labels (n,) int64, each row's index in the table (n,) int64.
 
-    `weights` (n,) float32 say how often each row occurred, or None where each occurred once.
+    `weights` (n,) float32 say how often each row occurred, or None where each occurred once. In a batch for M networks each array starts with
+    (M, B) instead of (n,).
     """
 
-    numbers: Tensor
-    categories: Tensor
+    inputs: Mapping[str, Tensor]
     labels: Tensor
     index: Tensor
     weights: Tensor | None = None
@@ -37,52 +38,109 @@ class Rows:
         return self._each(lambda array: array.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Rows:
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(array) for name, array in arrays.items() if array is not None})
+        inputs = {name: change(array) for name, array in self.inputs.items()}
+        return Rows(inputs, change(self.labels), change(self.index), None if self.weights is None else change(self.weights))
 
 
-def tensors(*arrays: NDArray[Any]) -> Rows:
+def tensors(inputs: Mapping[str, NDArray[Any]], *arrays: NDArray[Any]) -> Rows:
     """Rows out of arrays, in the order of the fields, without a copy."""
-    return Rows(*(torch.from_numpy(array) for array in arrays))
+    return Rows({name: torch.from_numpy(array) for name, array in inputs.items()}, *(torch.from_numpy(array) for array in arrays))
 
 
-def spread(rows: Rows) -> Rows:
-    """Rows heavier than the mean stand several times, each copy with its part of the weight; the weights' mean becomes 1.
+def copies_of(weights: Tensor) -> Tensor:
+    """How many copies of each row `(n,)` a training goes through: rows heavier than the mean several, each with its part of the weight.
 
     The weighted mean of any loss stays what it was. No copy weighs more than the mean weight of the rows did, so no step follows one row
     alone, and at most twice as many rows are gone through: a row that occurred 100,000 times would else take a whole batch for itself.
     """
-    if rows.weights is None:
-        return rows
-    copies = torch.ceil(rows.weights.double() / rows.weights.double().mean()).long().clamp(min=1)
-    shared = rows.weights.double() / copies
-    placed = replace(rows, weights=shared).take(torch.repeat_interleave(copies))
-    assert placed.weights is not None
-    return replace(placed, weights=(placed.weights / placed.weights.mean()).float())
+    return torch.ceil(weights.double() / weights.double().mean()).long().clamp(min=1)
 
 
-class Batches:
-    """Batches of `rows`, in an order drawn from (seed, epoch) when training, so a resumed run sees the batches it would have seen."""
+@dataclass(frozen=True)
+class Plan:
+    """Which of the n rows each of M networks learns from, and which are held out for it: index tensors, `(m,)` each.
 
-    def __init__(self, rows: Rows, size: int, *, seed: int | None = None) -> None:
-        self.rows, self.size, self.seed, self.epoch = rows, size, seed, 0
+    `judges` names for each network those whose held-out log loss says when to stop it. A network of a fold is stopped by the other folds:
+    the rows of its own are then unseen in every respect, and no row is spent on stopping alone.
+    """
+
+    learn: tuple[Tensor, ...]
+    held: tuple[Tensor, ...]
+    judges: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.size)
+        return len(self.learn)
+
+
+def plan_of(seen: Sequence[NDArray[np.bool_]], held: Sequence[NDArray[np.bool_]], *, repeats: int) -> Plan:
+    """Networks that learn from the rows `seen` and are judged on `held`, masks `(n,)`: a single one, or those of `repeats` repetitions of folds.
+
+    These stand in order of repetition, then fold.
+    """
+    count = len(seen) // max(1, repeats)
+    others = [[other for other in range(m // count * count, (m // count + 1) * count) if other != m] for m in range(len(seen))]
+    judges = tuple(tuple(found or [m]) for m, found in enumerate(others))
+    learn, judged = (tuple(torch.from_numpy(np.flatnonzero(mask)) for mask in masks) for masks in (seen, held))
+    return Plan(learn, judged, judges)
+
+
+class Training:
+    """Batches for M networks side by side, each in its own order drawn from (seed, network, epoch), so a resumed run sees those it would have.
+
+    All networks take the same number of steps in an epoch; those with a few more rows leave these out for that epoch.
+    """
+
+    def __init__(self, rows: Rows, plan: Plan, size: int, *, seed: int) -> None:
+        self.seed, self.epoch, self.learn, self.means = seed, 0, list(plan.learn), torch.ones(len(plan))
+        if rows.weights is not None:
+            learnt, copies = torch.unique(torch.cat(self.learn)), torch.ones(len(rows), dtype=torch.long)
+            copies[learnt] = copies_of(rows.weights[learnt])
+            rows = replace(rows, weights=(rows.weights.double() / copies).float())
+            self.learn = [chosen.repeat_interleave(copies[chosen]) for chosen in self.learn]
+            assert rows.weights is not None
+            self.means = torch.stack([rows.weights[chosen].double().mean() for chosen in self.learn]).float()
+        self.rows = rows
+        self.rows_each = min(map(len, self.learn))
+        self.steps = max(1, math.ceil(self.rows_each / size))
+
+    def __len__(self) -> int:
+        return self.steps
 
     def set_epoch(self, epoch: int) -> None:
         """Told by Lightning before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Rows]:
-        if self.seed is None:
-            for start in range(0, len(self.rows), self.size):
-                yield self.rows.take(slice(start, start + self.size))
-            return
-        order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(mix(self.seed, self.epoch)))
+        order = torch.stack([self._order(network) for network in range(len(self.learn))])
         # Equal sizes within one row: a last batch of a few rows would take as large a step as the others.
-        for chosen in order.tensor_split(len(self)):
-            yield self.rows.take(chosen)
+        for chosen in order.tensor_split(self.steps, dim=1):
+            batch = self.rows.take(chosen)
+            yield batch if batch.weights is None else replace(batch, weights=batch.weights / self.means[:, None])
+
+    def _order(self, network: int) -> Tensor:
+        chosen = self.learn[network]
+        generator = torch.Generator().manual_seed(mix(mix(self.seed, self.epoch), network) if network else mix(self.seed, self.epoch))
+        return chosen[torch.randperm(len(chosen), generator=generator)[: self.rows_each]]
+
+
+class Judging:
+    """Batches of the rows held out for each of M networks, in order; where one has fewer than another its last rows come again, with weight 0."""
+
+    def __init__(self, rows: Rows, plan: Plan, size: int) -> None:
+        length = max(map(len, plan.held))
+        self.rows, self.size = rows, max(1, size // len(plan))
+        self.order = torch.stack([torch.cat([held, held[-1:].expand(length - len(held))]) for held in plan.held])
+        occurred = torch.ones(len(rows)) if rows.weights is None else rows.weights
+        real = torch.stack([torch.arange(length) < len(held) for held in plan.held])
+        self.weights = occurred[self.order] * real
+
+    def __len__(self) -> int:
+        return math.ceil(self.order.shape[1] / self.size)
+
+    def __iter__(self) -> Iterator[Rows]:
+        for start in range(0, self.order.shape[1], self.size):
+            part = slice(start, start + self.size)
+            yield replace(self.rows.take(self.order[:, part]), weights=self.weights[:, part])
 
 
 def mix(seed: int, epoch: int) -> int:

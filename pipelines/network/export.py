@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
@@ -13,50 +14,24 @@ import torch
 from torch import nn
 
 from pipelines.errors import must
-from pipelines.network.data import Rows
-from pipelines.network.tabm import Exported, TabularNetwork
+from pipelines.network.stack import Exported, Inputs
 from pipelines.scoring import Network
 
 TOLERANCE = 1e-5
 #: Names while exporting -> final names: the exporter names inner values after operators, and `embedding` is one of these.
-OUTPUTS = {"output_of_logits": "logits", "output_of_embedding": "embedding"}
+OUTPUTS = {"output_of_logits": "logits", "output_of_embedding": "embedding", "output_of_each": "each"}
 
 
-class _NumbersOnly(nn.Module):
-    def __init__(self, exported: Exported) -> None:
-        super().__init__()
-        self.exported = exported
-
-    def forward(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs: tuple[torch.Tensor, torch.Tensor] = self.exported(numbers, numbers.new_zeros((1, 0), dtype=torch.int64))
-        return outputs
-
-
-class _CategoriesOnly(nn.Module):
-    def __init__(self, exported: Exported) -> None:
-        super().__init__()
-        self.exported = exported
-
-    def forward(self, categories: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs: tuple[torch.Tensor, torch.Tensor] = self.exported(categories.new_zeros((1, 0), dtype=torch.float32), categories)
-        return outputs
-
-
-def export(network: TabularNetwork, sample: Rows) -> bytes:
-    """Export a network in evaluation mode; `sample` are rows on which the file must agree with torch to 1e-5, else ExpostError."""
-    exported = Exported(network).eval()
-    inputs = {"numbers": sample.numbers, "categories": sample.categories}
-    inputs = {name: value for name, value in inputs.items() if value.shape[1]}
-    module: nn.Module = exported
-    if "categories" not in inputs:
-        module = _NumbersOnly(exported)
-    elif "numbers" not in inputs:
-        module = _CategoriesOnly(exported)
-    content = _export(module, inputs)
+def export(networks: Sequence[nn.Module], sample: Inputs) -> bytes:
+    """Export networks in evaluation mode as one file; `sample` are inputs of rows on which it must agree with torch to 1e-5, else ExpostError."""
+    inputs = {name: value for name, value in sample.items() if value.shape[1]}
+    exported = Exported(networks, list(inputs)).eval()
+    outputs = OUTPUTS if len(networks) > 1 else {key: name for key, name in OUTPUTS.items() if name != "each"}
+    content = _export(exported, inputs, outputs)
     with torch.inference_mode():
-        expected = [output.numpy() for output in exported(sample.numbers, sample.categories)]
-    scores = Network(content)(sample.numbers.numpy(), sample.categories.numpy())
-    for name, torch_values, onnx_values in zip(("logits", "embedding"), expected, (scores.logits, scores.embedding), strict=True):
+        expected = [output.numpy() for output in exported(*inputs.values())]
+    scores = Network(content).run({name: value.numpy() for name, value in inputs.items()}, list(outputs.values()))
+    for name, torch_values, onnx_values in zip(outputs.values(), expected, scores, strict=True):
         difference = float(np.max(np.abs(torch_values - onnx_values) / (1 + np.abs(torch_values)), initial=0.0))
         if not difference <= TOLERANCE:
             raise must(
@@ -65,7 +40,7 @@ def export(network: TabularNetwork, sample: Rows) -> bytes:
     return content
 
 
-def _export(module: nn.Module, inputs: dict[str, torch.Tensor]) -> bytes:
+def _export(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: dict[str, str]) -> bytes:
     # Two rows: a dimension of one would be taken as fixed.
     arguments = tuple(value[:1].repeat(2, 1) for value in inputs.values())
     batch = torch.export.Dim("batch")
@@ -79,8 +54,8 @@ def _export(module: nn.Module, inputs: dict[str, torch.Tensor]) -> bytes:
             module,
             arguments,
             input_names=list(inputs),
-            output_names=list(OUTPUTS),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            output_names=list(outputs),
+            dynamic_shapes=(tuple({0: batch} for _ in inputs),),
             dynamo=True,
             verbose=False,
         )

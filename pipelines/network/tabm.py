@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from rtdl_num_embeddings import PeriodicEmbeddings
@@ -22,7 +22,7 @@ def embedding_size(cardinality: int, largest: int) -> int:
 
 
 class TabularNetwork(nn.Module):
-    """Numbers (B, F) float32 and categories (B, C) int64 to member logits (B, k, K) and embedding (B, k, D)."""
+    """Inputs `numbers` (B, F) float32 and `categories` (B, C) int64, those that exist, to member logits (B, k, K) and embedding (B, k, D)."""
 
     def __init__(self, number_count: int, cardinalities: Sequence[int], classes: int, params: NetworkParams) -> None:
         super().__init__()
@@ -56,29 +56,24 @@ class TabularNetwork(nn.Module):
             start_scaling_init_chunks=sizes,
         )
         self.output = LinearEnsemble(params.width, classes, k=params.k)
+        #: Per row, in a forward step; what a number of threads is chosen by.
+        self.multiply_adds = params.k * params.width * (self.width_in + params.width * (params.blocks - 1))
 
-    def forward(self, numbers: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (member logits, embedding); an input without columns has width 0."""
-        parts = [table(categories[:, column]) for column, table in enumerate(self.categories)]
+    def forget(self, categories: Tensor) -> None:
+        """Zero the embeddings of the codes that do not occur in `categories` (n, C): a network meets a value that it never saw as the mean of others.
+
+        Nothing moves them afterwards: they get no gradient, and decay leaves zero where it is.
+        """
+        for column, table in enumerate(self.categories):
+            assert isinstance(table, nn.Embedding)
+            absent = torch.bincount(categories[:, column], minlength=table.num_embeddings) == 0
+            with torch.no_grad():
+                table.weight[absent] = 0
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return (member logits, embedding)."""
+        parts = [table(inputs["categories"][:, column]) for column, table in enumerate(self.categories)]
         if self.numbers is not None:
-            parts.insert(0, self.numbers(numbers).flatten(1))
+            parts.insert(0, self.numbers(inputs["numbers"]).flatten(1))
         embedding = self.backbone(self.view(torch.cat(parts, dim=1)))
         return self.output(embedding), embedding
-
-
-def log_mean_probability(logits: Tensor) -> Tensor:
-    """Log of the members' mean probability: (B, k, K) to (B, K)."""
-    return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=1) - math.log(logits.shape[1])
-
-
-class Exported(nn.Module):
-    """What `model.onnx` computes: log of the members' mean probability (B, K), and their mean embedding (B, D)."""
-
-    def __init__(self, network: TabularNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, numbers: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (logits, embedding)."""
-        logits, embedding = self.network(numbers, categories)
-        return log_mean_probability(logits), embedding.mean(dim=1)

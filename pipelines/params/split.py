@@ -1,7 +1,7 @@
 """Section `split`: the rule that gives each row its part."""
 
 from datetime import UTC, datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,8 @@ class Split(Section):
     time: Dates | None = None
     column: Declared | None = None
     min_rows_per_class: int = Field(default=5, ge=1)
+    folds: Literal["auto"] | Annotated[int, Field(ge=2, le=20)] | None = None
+    repeats: Literal["auto"] | Annotated[int, Field(ge=1, le=10)] = "auto"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,6 +98,19 @@ class Split(Section):
                 raise ValueError(
                     f"split.by: {rule} must come with split.{rule}, however: it is missing. Add it, such as {_EXAMPLES[rule]}."
                 )
+        if isinstance(self.folds, int) and not self.may_fold:
+            got = f"{self.folds} with by: {self.by}"
+            raise ValueError(
+                f"split.folds must be null or auto unless all rows before the holdout are drawn by hash, however: it is {got}. Change one of them."
+            )
         if len(set(self.columns)) != len(self.columns):
             raise ValueError(f"split.columns must be distinct, however: got {list(self.columns)}. Remove the repetition.")
         return self
+
+    @property
+    def may_fold(self) -> bool:
+        """Whether train, valid and calib are drawn by hash: a declared or dated part is one for a reason, and no fold crosses it."""
+        if self.by == "column":
+            assert self.column is not None
+            return set(self.column.parts.values()) <= {"rest", "holdout"}
+        return self.by == "hash"

@@ -113,20 +113,20 @@ def test_the_ways_to_write_a_row_score_alike(world: Path) -> None:
     expected = bundle.encode(table)
     for frame in (text, typed, table.select(reversed(table.columns))):
         encoded = bundle.encode(frame)
-        np.testing.assert_array_equal(encoded.numbers, expected.numbers)
-        np.testing.assert_array_equal(encoded.categories, expected.categories)
+        np.testing.assert_array_equal(encoded.inputs["numbers"], expected.numbers)
+        np.testing.assert_array_equal(encoded.inputs["categories"], expected.categories)
         assert encoded.unseen == {}
 
 
 def test_scores_do_not_depend_on_the_batch(world: Path) -> None:
     bundle = Bundle.load(world / "data/package/bundle")
-    numbers, categories, _ = bundle.encode(mixed_table())
-    whole, by_seven = bundle.score(numbers, categories), bundle.network(numbers, categories, batch=7)
+    inputs = bundle.encode(mixed_table()).inputs
+    whole, by_seven = bundle.score(inputs), bundle.network(inputs, batch=7)
     np.testing.assert_allclose(by_seven.logits, whole.logits, atol=1e-6)
     np.testing.assert_allclose(by_seven.embedding, whole.embedding, atol=1e-5)
     np.testing.assert_allclose(np.exp(whole.logits).sum(axis=1), 1, atol=1e-6)
     for threads in (1, 3):
-        np.testing.assert_array_equal(bundle.network.logits(numbers, categories, threads=threads), whole.logits)
+        np.testing.assert_array_equal(bundle.network.logits(inputs, threads=threads), whole.logits)
 
 
 def test_a_missing_feature_is_named_with_its_nearest_name(world: Path) -> None:
@@ -139,9 +139,9 @@ def test_a_missing_feature_is_named_with_its_nearest_name(world: Path) -> None:
 def test_unseen_values_are_counted_and_scored(world: Path) -> None:
     bundle = Bundle.load(world / "data/package/bundle")
     table = mixed_table(20).with_columns(colour=pl.Series(["violet"] * 3 + ["red"] * 15 + [None] * 2))
-    numbers, categories, unseen = bundle.encode(table)
-    assert unseen == {"colour": 3}
-    assert np.isfinite(bundle.probabilities(bundle.score(numbers, categories).logits)).all()
+    encoded = bundle.encode(table)
+    assert encoded.unseen == {"colour": 3}
+    assert np.isfinite(bundle.probabilities(bundle.score(encoded.inputs).logits)).all()
 
 
 def test_values_that_are_not_of_their_kind_are_named(world: Path) -> None:

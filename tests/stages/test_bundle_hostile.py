@@ -64,7 +64,7 @@ def use(folder: Path) -> None:
     bundle = Bundle.load(folder)
     frame = mixed_table(20)
     encoded = bundle.encode(frame)
-    bundle.decide(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits), frame)
+    bundle.decide(bundle.probabilities(bundle.score(encoded.inputs).logits), frame)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
@@ -239,8 +239,8 @@ def test_what_was_verified_is_what_is_used(folder: Path, world: Path) -> None:
         (folder / name).write_bytes(b"changed after it was verified")
     frame = mixed_table(50)
     encoded = bundle.encode(frame)
-    scores = bundle.score(encoded.numbers, encoded.categories)  # the network is loaded here, not before
-    np.testing.assert_array_equal(scores.logits, honest.score(encoded.numbers, encoded.categories).logits)
+    scores = bundle.score(encoded.inputs)  # the network is loaded here, not before
+    np.testing.assert_array_equal(scores.logits, honest.score(encoded.inputs).logits)
     assert bundle.decide(bundle.probabilities(scores.logits)).actions.tolist()
 
 
@@ -468,7 +468,7 @@ HOSTILE: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
 
 def test_the_network_that_the_hostile_ones_are_made_from_is_taken() -> None:
     networkfile.check(network().SerializeToString(), scoring.BATCH)
-    scores = scoring.Network(network().SerializeToString())(np.ones((3, 2), np.float32), np.zeros((3, 0), np.int64))
+    scores = scoring.Network(network().SerializeToString())({"numbers": np.ones((3, 2), np.float32)})
     assert scores.logits.tolist() == [[2, 2]] * 3
 
 
@@ -537,7 +537,7 @@ def test_odd_content_under_a_right_manifest_is_refused_or_works_and_never_crashe
     try:
         bundle = Bundle({}, contents, origin)
         encoded = bundle.encode(frame)
-        probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
+        probability = bundle.probabilities(bundle.score(encoded.inputs).logits)
         decided = bundle.decide(probability, frame)
     except ExpostError:
         return

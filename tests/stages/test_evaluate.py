@@ -39,7 +39,7 @@ def test_figures_are_those_of_the_bundle_on_the_raw_holdout_rows(copy: Path) -> 
     table, parts, labels = pl.read_parquet("data/ingest/table.parquet"), np.load("data/split/parts.npy"), np.load("data/split/labels.npy")
     bundle, held = Bundle.load("data/package/bundle"), parts == 3
     encoded = bundle.encode(table.filter(pl.Series(held)))
-    probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
+    probability = bundle.probabilities(bundle.score(encoded.inputs).logits)
     y = labels[held]
     utility = U[y, bundle.decide(probability).actions]
     assert rows.height == held.sum() == evaluation["rows"]["holdout"]
@@ -101,7 +101,7 @@ def test_the_margin_rests_on_the_champions_gain_on_calib(copy: Path) -> None:
     bundle, parts, labels = Bundle.load("data/champion/bundle"), np.load("data/split/parts.npy"), np.load("data/split/labels.npy")
     calib = parts == 2
     encoded = bundle.encode(pl.read_parquet("data/ingest/table.parquet").filter(pl.Series(calib)))
-    actions = bundle.decide(bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)).actions
+    actions = bundle.decide(bundle.probabilities(bundle.score(encoded.inputs).logits)).actions
     y = labels[calib]
     assert evaluation["champion_gain"]["gain"] == pytest.approx(U[y, actions].mean() - U[y].mean(axis=0).max())
     assert evaluation["champion_gain"]["rows"] == calib.sum()

@@ -59,8 +59,8 @@ def test_figures_are_the_bundles_own(bundle: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(out["expected_utility"], np.where(stop, -probability[:, 0], -5 * probability[:, 1]))
     assert result.actions == dict(zip(*np.unique(out["action"], return_counts=True), strict=True))
     loaded = Bundle.load(bundle)
-    numbers, categories, _ = loaded.encode(table)
-    np.testing.assert_allclose(probability, loaded.probabilities(loaded.score(numbers, categories).logits))
+    inputs = loaded.encode(table).inputs
+    np.testing.assert_allclose(probability, loaded.probabilities(loaded.score(inputs).logits))
 
 
 def test_the_target_is_not_used_and_that_is_said(bundle: Path, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(rea
     nan = pd.DataFrame({name: [float("nan") if value is None else value for value in values] for name, values in none.items()})
     encoded = served.bundle.encode(pl.DataFrame(none))
     assert not encoded.unseen
-    expected = served.bundle.probabilities(served.bundle.score(encoded.numbers, encoded.categories).logits)
+    expected = served.bundle.probabilities(served.bundle.score(encoded.inputs).logits)
     for frame in (pd.DataFrame(none), nan):
         probability = served.predict(None, frame)[[f"probability_{name}" for name in served.bundle.classes]].to_numpy()
         np.testing.assert_allclose(probability, expected)
@@ -283,7 +283,7 @@ def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path)
         server.wait()
     bundle = Bundle.load("data/package/bundle")
     encoded = bundle.encode(pl.DataFrame(rows))
-    probability = bundle.probabilities(bundle.score(encoded.numbers, encoded.categories).logits)
+    probability = bundle.probabilities(bundle.score(encoded.inputs).logits)
     for row, expected in zip(answer, probability, strict=True):
         assert row["probability_good"] == pytest.approx(expected[0], abs=1e-6)
         assert row["probability_good"] + row["probability_bad"] == pytest.approx(1)

@@ -25,9 +25,10 @@ from pipelines import store, train
 from pipelines.errors import ExpostError
 from pipelines.network import fit as fitting
 from pipelines.network import learner, losses
-from pipelines.network.data import Batches, Rows, mix, spread, tensors
+from pipelines.network.data import Judging, Plan, Rows, Training, mix, plan_of, tensors
 from pipelines.network.export import export
-from pipelines.network.tabm import Exported, TabularNetwork
+from pipelines.network.stack import Exported, Stack
+from pipelines.network.tabm import TabularNetwork
 from pipelines.params.train import Network as NetworkParams
 from pipelines.scoring import Network
 from tests.stages.shipped import params
@@ -181,10 +182,10 @@ def test_weights_that_are_not_finite_end_the_stage(split: Path, monkeypatch: pyt
     def poison(self: learner.Learner) -> None:
         original(self)
         with torch.no_grad():
-            self.network.output.bias[0, 0] = float("inf")
+            self.stack.networks[0].output.bias[0, 0] = float("inf")
 
     monkeypatch.setattr(learner.Learner, "on_validation_epoch_end", poison)
-    with pytest.raises(ExpostError, match=r"weights must be finite, however: output\.bias is not, after epoch 0"):
+    with pytest.raises(ExpostError, match=r"weights must be finite, however: networks\.0\.output\.bias is not, after epoch 0"):
         train.main()
 
 
@@ -205,12 +206,12 @@ def test_mixed_precision_as_on_a_gpu_trains_clips_gradients_and_ships_fp32(monke
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
     monkeypatch.setattr(fitting, "_precision", lambda device: "bf16-mixed")
-    settings, rows = train.Train(max_epochs=3, accelerator="cpu", network=TINY), example(200, 3, (4,), 2)
-    fitted = fitting.fit(rows, example(60, 3, (4,), 2), settings, cardinalities=[4], classes=2, checkpoint=tmp_path / "last.ckpt")
+    settings, rows = train.Train(max_epochs=3, accelerator="cpu", network=TINY), example(260, 3, (4,), 2)
+    fitted = fitting.fit(rows, single(200, 260), settings, lambda _: TabularNetwork(3, [4], 2, TINY), tmp_path / "last.ckpt")
     assert set(clipped) == {settings.gradient_clip}
     assert [np.isfinite(entry["valid_log_loss"]) for entry in fitted.history] == [True] * 3
-    assert {weight.dtype for weight in fitted.network.parameters()} == {torch.float32}
-    export(fitted.network, rows)
+    assert {weight.dtype for weight in fitted.networks[0].parameters()} == {torch.float32}
+    export(fitted.networks, rows.inputs)
 
 
 @pytest.mark.parametrize(
@@ -223,15 +224,15 @@ def test_bf16_only_where_a_gpu_computes_in_it(monkeypatch: pytest.MonkeyPatch, d
 
 def test_the_best_epoch_is_judged_with_its_neighbours_and_keeps_its_own_weights() -> None:
     losses_seen = [0.9, 0.2, 0.9, 0.8, 0.45, 0.4, 0.41, 0.44, 0.6, 0.9]  # a lucky epoch 1, a broad valley around 6
-    best = fitting.Best()
-    module = SimpleNamespace(network=torch.nn.Linear(1, 1), train_loss=0.0, current_epoch=0, global_step=0)
+    best, layer = fitting.Best([[0]]), torch.nn.Linear(1, 1)
+    module = SimpleNamespace(stack=Stack([layer], {}), train_loss=0.0, valid_log_loss=0.0, current_epoch=0, global_step=0)
     for epoch, loss in enumerate(losses_seen):
-        torch.nn.init.constant_(module.network.weight, epoch)
-        module.valid_log_loss = loss
+        torch.nn.init.constant_(layer.weight, epoch)
+        module.held_log_loss = [loss]
         best.on_train_epoch_end(None, module)
     best.finish()
-    assert best.epoch == 6
-    assert best.weights["weight"].item() == 6
+    assert best.epochs == [6]
+    assert best.weights[0]["weight"].item() == 6
     assert best.recent == []
 
 
@@ -257,8 +258,15 @@ def test_the_stages_process_is_quiet_and_leaves_only_its_folder(split: Path) -> 
 def example(rows: int = 40, numbers: int = 3, cardinalities: tuple[int, ...] = (4, 3), classes: int = 3) -> Rows:
     rng = np.random.default_rng(0)
     codes = [rng.integers(0, size, rows) for size in cardinalities]
-    stacked = np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int64)
-    return tensors(rng.normal(size=(rows, numbers)).astype(np.float32), stacked, rng.integers(0, classes, rows), np.arange(rows))
+    inputs: dict[str, np.ndarray] = {"numbers": rng.normal(size=(rows, numbers)).astype(np.float32)} if numbers else {}
+    inputs |= {"categories": np.stack(codes, axis=1)} if codes else {}
+    return tensors(inputs, rng.integers(0, classes, rows), np.arange(rows))
+
+
+def single(learnt: int, rows: int) -> Plan:
+    """One network that learns from the first rows and is judged on the others."""
+    seen = np.arange(rows) < learnt
+    return plan_of([seen], [~seen], repeats=0)
 
 
 @pytest.mark.parametrize("numbers, cardinalities", [(3, (4, 3)), (3, ()), (0, (4, 3)), (1, ()), (0, (2,))])
@@ -266,14 +274,14 @@ def test_the_file_agrees_with_torch_at_every_batch_size(numbers: int, cardinalit
     rows = example(40, numbers, cardinalities)
     torch.manual_seed(0)
     network = TabularNetwork(numbers, cardinalities, 3, TINY).eval()
-    content = export(network, rows)
-    assert content == export(network, rows), "the bytes depend on the weights alone"
+    content = export([network], rows.inputs)
+    assert content == export([network], rows.inputs), "the bytes depend on the weights alone"
     with torch.inference_mode():
-        logits, embedding = Exported(network)(rows.numbers, rows.categories)
-        members, _ = network(rows.numbers, rows.categories)
+        logits, embedding = Exported([network], list(rows.inputs))(*rows.inputs.values())
+        members, _ = network(rows.inputs)
     np.testing.assert_allclose(np.exp(logits.numpy()), softmax(members.numpy(), axis=-1).mean(axis=1), atol=1e-6)
     for batch in (1, 7, 40):
-        scores = Network(content)(rows.numbers.numpy(), rows.categories.numpy(), batch=batch)
+        scores = Network(content)({name: value.numpy() for name, value in rows.inputs.items()}, batch=batch)
         np.testing.assert_allclose(scores.logits, logits, atol=1e-5)
         np.testing.assert_allclose(scores.embedding, embedding, atol=1e-5)
 
@@ -282,7 +290,7 @@ def test_an_unseen_category_is_a_zero_embedding_that_training_leaves_alone() -> 
     rows = example(60, 2, (4,), 2)
     network = TabularNetwork(2, [4], 2, TINY)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.1)
-    losses.cross_entropy(network(rows.numbers, rows.categories)[0], rows.labels).backward()
+    losses.cross_entropy(network(rows.inputs)[0], rows.labels).backward()
     optimiser.step()
     assert not network.categories[0].weight[0].any()  # type: ignore[union-attr]
     assert network.categories[0].weight[1:].any(dim=1).all()  # type: ignore[union-attr]
@@ -328,7 +336,7 @@ def test_losses_are_symmetric_strictly_proper_and_train_each_member_on_its_own(n
 
 
 def counted(rows: Rows, weights: torch.Tensor) -> Rows:
-    return Rows(rows.numbers, rows.categories, rows.labels, rows.index, weights)
+    return Rows(rows.inputs, rows.labels, rows.index, weights)
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
@@ -346,13 +354,14 @@ def test_a_weight_counts_as_that_many_rows_do(name: str) -> None:
 @given(st.lists(st.integers(1, 200_000), min_size=1, max_size=50))
 def test_heavy_rows_are_spread_so_that_the_weighted_mean_stays_and_no_copy_outweighs_the_mean(found: list[int]) -> None:
     weights = torch.tensor(found, dtype=torch.float32)
-    rows = spread(counted(example(len(found)), weights))
-    assert rows.weights is not None
-    assert len(found) <= len(rows) <= 2 * len(found)
-    assert rows.weights.mean().item() == pytest.approx(1, rel=1e-5)
-    mean = weights.double().mean() * len(found) / len(rows)  # what a weight of 1 stands for
-    assert (rows.weights * mean).max() <= weights.double().mean() * (1 + 1e-5)
-    gathered = torch.zeros(len(found), dtype=torch.float64).index_add_(0, rows.index, rows.weights.double() * mean)
+    every = np.ones(len(found), dtype=bool)
+    batches = list(Training(counted(example(len(found)), weights), plan_of([every], [every], repeats=0), 7, seed=0))
+    index, placed = (torch.cat([getattr(batch, name)[0] for batch in batches]) for name in ("index", "weights"))
+    assert len(found) <= len(index) <= 2 * len(found)
+    assert placed.mean().item() == pytest.approx(1, rel=1e-5)
+    mean = weights.double().mean() * len(found) / len(index)  # what a weight of 1 stands for
+    assert (placed * mean).max() <= weights.double().mean() * (1 + 1e-5)
+    gathered = torch.zeros(len(found), dtype=torch.float64).index_add_(0, index, placed.double() * mean)
     torch.testing.assert_close(gathered, weights.double(), rtol=1e-5, atol=0)
 
 
@@ -360,11 +369,12 @@ def test_trained_with_weights_a_network_learns_how_often_things_happened(tmp_pat
     """Two values of a category, each with one row per class: only the weights tell their rates, 0.02 and 0.75."""
     codes, labels = np.array([[1], [1], [2], [2]]).repeat(50, axis=0), np.array([0, 1, 0, 1]).repeat(50)
     weights = np.array([98.0, 2.0, 25.0, 75.0], np.float32).repeat(50)
-    rows = tensors(np.zeros((200, 0), np.float32), codes, labels, np.arange(200), weights)
+    rows, every = tensors({"categories": codes}, labels, np.arange(200), weights), np.ones(200, dtype=bool)
     settings = train.Train(max_epochs=25, accelerator="cpu", network=TINY, weight_decay=0.0, learning_rate=0.02)
-    fitted = fitting.fit(rows, rows, settings, cardinalities=[3], classes=2, checkpoint=tmp_path / "last.ckpt")
+    plan = plan_of([every], [every], repeats=0)
+    fitted = fitting.fit(rows, plan, settings, lambda _: TabularNetwork(0, [3], 2, TINY), tmp_path / "last.ckpt")
     with torch.inference_mode():
-        logits, _ = Exported(fitted.network)(rows.numbers, rows.categories)
+        logits, _ = Exported(fitted.networks, ["categories"])(rows.inputs["categories"])
     assert np.exp(logits[0, 1].item()) == pytest.approx(0.02, abs=0.01)
     assert np.exp(logits[-1, 1].item()) == pytest.approx(0.75, abs=0.05)
     entropy = -np.average(np.log([0.98, 0.02, 0.25, 0.75]), weights=[98, 2, 25, 75])
@@ -372,11 +382,11 @@ def test_trained_with_weights_a_network_learns_how_often_things_happened(tmp_pat
 
 
 def test_batches_cover_each_row_once_in_an_order_of_their_own_per_epoch() -> None:
-    batches = Batches(example(53), 10, seed=4)
+    batches = Training(example(60), single(53, 60), 10, seed=4)
     orders = []
     for epoch in (0, 1, 0):
         batches.set_epoch(epoch)
-        taken = [batch.index for batch in batches]
+        taken = [batch.index[0] for batch in batches]
         assert len(taken) == len(batches) == 6
         assert {len(index) for index in taken} == {8, 9}
         orders.append(torch.cat(taken).tolist())
@@ -389,3 +399,123 @@ def test_small_data_takes_several_steps_per_epoch() -> None:
     assert fitting.batch_size(340, 256) == 42
     assert fitting.batch_size(30000, 256) == 256
     assert fitting.batch_size(5, 256) == 16
+
+
+def folds(rows: int, count: int) -> list[np.ndarray]:
+    """Masks of the rows held out, by turns."""
+    return [np.arange(rows) % count == fold for fold in range(count)]
+
+
+def test_networks_side_by_side_learn_what_they_would_learn_alone() -> None:
+    """One vectorised pass and one pass after the other give the same logits, gradients and clipping for each of three networks."""
+    rows = example(30)
+    rows.inputs["categories"].clamp_(min=1)  # code 0, which only rows outside the training have, learns nothing either way
+    torch.manual_seed(0)
+    networks = [TabularNetwork(3, [4, 3], 3, TINY).eval() for _ in range(3)]
+    inputs = {name: value[None].expand(3, *value.shape) for name, value in rows.inputs.items()}
+    together = Stack(networks, rows.inputs)
+    assert together.vectorised
+    in_turn = Stack(networks, rows.inputs)
+    in_turn.vectorised, in_turn.networks = False, torch.nn.ModuleList(networks)
+    found = []
+    for stack in (together, in_turn):
+        logits, embedding = stack(inputs)
+        torch.nn.functional.cross_entropy(logits.flatten(0, 2), rows.labels.repeat(3).repeat_interleave(logits.shape[2])).backward()
+        stack.clip(1e-3)
+        found.append((logits.detach(), embedding.detach()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    for network, module in enumerate(networks):
+        squares = 0.0
+        for name, weight in module.named_parameters():
+            gradient = together.weights[name.replace(".", "/")].grad[network]
+            torch.testing.assert_close(gradient, weight.grad, rtol=1e-3, atol=1e-7)
+            squares += float(gradient.square().sum())
+            torch.testing.assert_close(together.state(network)[name], weight.detach())
+        assert squares**0.5 == pytest.approx(1e-3, rel=1e-3)
+
+
+class Normalised(torch.nn.Module):
+    """A network that vmap cannot run: batch normalisation changes buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm, self.out = torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        embedding = torch.relu(self.norm(self.layer(inputs["numbers"])))
+        return self.out(embedding)[:, None], embedding[:, None]
+
+
+def test_what_cannot_be_vectorised_is_trained_in_turn(tmp_path: Path) -> None:
+    rows, held = example(60, 3, (), 2), folds(60, 3)
+    settings = train.Train(max_epochs=3, accelerator="cpu")
+    fitted = fitting.fit(rows, plan_of([~mask for mask in held], held, repeats=1), settings, lambda _: Normalised(), tmp_path / "last.ckpt")
+    assert len(fitted.networks) == 3
+    content = export(fitted.networks, rows.inputs)
+    scores = Network(content)({"numbers": rows.inputs["numbers"].numpy()})
+    assert np.isfinite(scores.logits).all()
+
+
+def test_a_network_of_a_fold_learns_nothing_from_the_labels_of_its_fold(tmp_path: Path) -> None:
+    """With one epoch there is nothing to stop: flipped labels of a fold leave its network as it was, and change the others."""
+    rows, held = example(90, 3, (4,), 2), folds(90, 3)
+    plan, settings = plan_of([~mask for mask in held], held, repeats=1), train.Train(max_epochs=1, accelerator="cpu", network=TINY)
+    flipped = Rows(rows.inputs, torch.where(torch.from_numpy(held[0]), 1 - rows.labels, rows.labels), rows.index)
+    before, after = (
+        fitting.fit(given, plan, settings, lambda _: TabularNetwork(3, [4], 2, TINY), tmp_path / "last.ckpt").networks
+        for given in (rows, flipped)
+    )
+    same = [
+        all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in pair), strict=True)) for pair in zip(before, after, strict=True)
+    ]
+    assert same == [True, False, False]
+
+
+def test_a_network_is_stopped_by_the_other_folds_of_its_repetition() -> None:
+    held = folds(12, 3) + folds(12, 3)[::-1]
+    plan = plan_of([~mask for mask in held], held, repeats=2)
+    assert plan.judges == ((1, 2), (0, 2), (0, 1), (4, 5), (3, 5), (3, 4))
+    best = fitting.Best([[1], [0]])
+    stack = SimpleNamespace(broken=lambda: None, state=lambda network: {})
+    module = SimpleNamespace(stack=stack, train_loss=0.0, valid_log_loss=0.0, current_epoch=0, global_step=0)
+    for epoch in range(12):
+        module.held_log_loss = [abs(epoch - 3), abs(epoch - 8)]
+        best.on_train_epoch_end(None, module)
+    best.finish()
+    assert best.epochs == [8, 3]
+
+
+def test_held_rows_of_unequal_folds_are_judged_once_each() -> None:
+    rows = example(50)
+    held = [np.arange(50) < 20, np.arange(50) >= 20]
+    batches = list(Judging(rows, plan_of([~mask for mask in held], held, repeats=1), 16))
+    index, weights = (torch.cat([getattr(batch, name) for batch in batches], dim=1) for name in ("index", "weights"))
+    for network, mask in enumerate(held):
+        assert sorted(index[network][weights[network] > 0].tolist()) == np.flatnonzero(mask).tolist()
+
+
+def test_rows_are_scored_by_the_networks_that_never_saw_them() -> None:
+    rows = example(40)
+    torch.manual_seed(0)
+    networks = [TabularNetwork(3, [4, 3], 3, TINY).eval() for _ in range(3)]
+    network, inputs = Network(export(networks, rows.inputs)), {name: value.numpy() for name, value in rows.inputs.items()}
+    unseen = np.random.default_rng(0).random((40, 3)) < 0.5
+    unseen[0], unseen[1] = True, False
+    found = network.unseen_logits(inputs, unseen)
+    with torch.inference_mode():
+        each = np.stack([np.exp(Exported([one], list(rows.inputs))(*rows.inputs.values())[0].numpy()) for one in networks], axis=1)
+    for row, mask in enumerate(unseen):
+        np.testing.assert_allclose(np.exp(found[row]), each[row][mask if mask.any() else slice(None)].mean(axis=0), atol=1e-5)
+    np.testing.assert_array_equal(found[:2], network(inputs).logits[:2])
+    with pytest.raises(ExpostError, match="must have 3 folds in all, as model"):
+        network.unseen_logits(inputs, unseen[:, :2])
+
+
+def test_a_value_that_a_network_never_saw_is_a_zero_embedding_to_it() -> None:
+    rows = example(60, 0, (4, 3))
+    network = TabularNetwork(0, [4, 3], 2, TINY)
+    network.forget(rows.inputs["categories"][rows.inputs["categories"][:, 0] != 2])
+    assert not network.categories[0].weight[2].any()  # type: ignore[union-attr]
+    assert network.categories[0].weight[[1, 3]].any(dim=1).all()  # type: ignore[union-attr]
+    assert network.categories[1].weight[1:].any(dim=1).all()  # type: ignore[union-attr]

@@ -1,0 +1,121 @@
+"""Several networks of one architecture trained side by side: one vectorised pass where the network allows it, one after the other where not."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+Inputs = Mapping[str, Tensor]
+
+
+class Stack(nn.Module):
+    """M networks of one architecture, each with its own weights; each sees its own rows, and no gradient crosses from one to another.
+
+    Takes inputs that start with (M, B), gives logits (M, B, k, K) and embedding (M, B, k, D). With `vectorised` the weights of all are one tensor
+    per name, (M, ...), and one pass of `torch.func.vmap` serves all of them; what vmap cannot do, batch normalisation among it, runs in turn.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], sample: Inputs) -> None:
+        super().__init__()
+        self.count = len(networks)
+        self.vectorised = self.count > 1 and not any(True for _ in networks[0].buffers()) and _maps(networks, sample)
+        if self.vectorised:
+            stacked, _ = stack_module_state(list(networks))
+            self.names = list(stacked)
+            # a name with a dot is no name of a parameter
+            self.weights = nn.ParameterDict(
+                {name.replace(".", "/"): nn.Parameter(weight.detach().clone()) for name, weight in stacked.items()}
+            )
+            self._templates = [copy.deepcopy(networks[0]).to("meta")]  # in a list: no part of this module
+        else:
+            self.networks = nn.ModuleList(networks)
+
+    def train(self, mode: bool = True) -> Stack:
+        """Switch dropout on or off, of the template too."""
+        super().train(mode)
+        if self.vectorised:
+            self._templates[0].train(mode)
+        return self
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return (logits, embedding)."""
+        if self.vectorised:
+            weights = {name: self.weights[name.replace(".", "/")] for name in self.names}
+            outputs: tuple[Tensor, Tensor] = vmap(self._one, randomness="different")(weights, inputs)
+            return outputs
+        found = [network({name: value[m] for name, value in inputs.items()}) for m, network in enumerate(self.networks)]
+        return torch.stack([logits for logits, _ in found]), torch.stack([embedding for _, embedding in found])
+
+    def _one(self, weights: dict[str, Tensor], inputs: Inputs) -> tuple[Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor] = functional_call(self._templates[0], weights, (inputs,))
+        return outputs
+
+    def state(self, network: int) -> dict[str, Tensor]:
+        """A copy of one network's weights and buffers on the CPU, by their names in that network."""
+        if self.vectorised:
+            found = {name: self.weights[name.replace(".", "/")][network] for name in self.names}
+        else:
+            found = self.networks[network].state_dict()
+        return {name: value.detach().to("cpu", copy=True) for name, value in found.items()}
+
+    def clip(self, largest: float) -> None:
+        """Scale each network's gradient down to the norm `largest`, by its own norm: one that explodes must not still the others."""
+        if not self.vectorised:
+            for network in self.networks:
+                nn.utils.clip_grad_norm_(network.parameters(), largest)
+            return
+        gradients = [weight.grad for weight in self.weights.values() if weight.grad is not None]
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        factor = (largest / (norms + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
+
+    def broken(self) -> str | None:
+        """Name of a weight that is not finite, None where all are."""
+        return next((name.replace("/", ".") for name, weight in self.named_parameters() if not torch.isfinite(weight).all()), None)
+
+
+def _maps(networks: Sequence[nn.Module], sample: Inputs) -> bool:
+    """Whether vmap runs this architecture: it is tried on a few rows."""
+    template = copy.deepcopy(networks[0]).to("meta")
+    stacked, _ = stack_module_state(list(networks))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            rows = {name: value[:2].expand(len(networks), *value[:2].shape) for name, value in sample.items()}
+            vmap(lambda weights, inputs: functional_call(template, weights, (inputs,)), randomness="different")(stacked, rows)
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False
+    return True
+
+
+def log_mean_probability(logits: Tensor, dim: int = 1) -> Tensor:
+    """Log of the mean probability over the members, which stand in `dim`: (B, k, K) to (B, K)."""
+    return torch.logsumexp(torch.log_softmax(logits, dim=-1), dim=dim) - math.log(logits.shape[dim])
+
+
+class Exported(nn.Module):
+    """What `model.onnx` computes of its inputs: `logits` (B, K), log of the mean probability of all networks and members, and `embedding` (B, D).
+
+    With several networks `each` (B, M, K) too: the same of every network alone, so that a row is scored by those that never saw it. The
+    embedding is the mean over networks and members.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], names: Sequence[str]) -> None:
+        super().__init__()
+        self.networks, self.names = nn.ModuleList(networks), list(names)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return (logits, embedding) or (logits, embedding, each)."""
+        named = dict(zip(self.names, inputs, strict=True))
+        found = [network(named) for network in self.networks]
+        each = [log_mean_probability(logits) for logits, _ in found]
+        embedding = torch.stack([embedding.mean(dim=1) for _, embedding in found]).mean(dim=0)
+        if len(each) == 1:
+            return each[0], embedding
+        stacked = torch.stack(each, dim=1)
+        return log_mean_probability(stacked), embedding, stacked
