@@ -98,6 +98,19 @@ def parts(read: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def pooled(read: Mapping[str, Any]) -> str | None:
+    """What becomes of train, valid and calib where networks are trained on folds of them; None where one network is trained on train."""
+    folds = read["split"]["rule"].get("folds")
+    if not folds:
+        return None
+    count, repeats = folds["count"], folds["repeats"]
+    times = {1: "", 2: ", twice"}.get(repeats, f", {repeats} times")
+    return (
+        f"train, valid and calib are one pool: {count * repeats} networks, of {count} folds{times}; each row calibrates as those see it that never "
+        "learnt from it"
+    )
+
+
 def reliability(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Figures of calibration by name."""
     parts = [
@@ -126,6 +139,7 @@ def panel(read: Mapping[str, Any]) -> dict[str, Any]:
         "unit": evaluation["unit"],
         "confidence": evaluation["confidence"],
         "parts": parts(read),
+        "pooled": pooled(read),
         "excluded": read["split"]["sizes"].get("excluded", {}).get("rows", 0),
         "utility": policies(read),
         "gain": evaluation["gain"],

@@ -68,9 +68,9 @@ def _time_column(schema: dict[str, Any]) -> str:
     return str(found[0][0])
 
 
-#: Rows before the holdout up to which networks are trained on folds of them, and the products of rows and repetitions that are worth their time:
-#: five networks cost five trainings, and gain most where a thin part calib would teach the calibrator and the policy little (LOG.md, 2026-11-26).
-MOST_FOLDED, WORTH_REPEATING, FOLDS = 10_000, 5_000, 5
+#: Rows before the holdout up to which networks are trained on folds of them, and up to which the folds are drawn twice: five networks cost
+#: five trainings, and gain most where rows are few (benchmarks/folds.py).
+MOST_FOLDED, WORTH_REPEATING, FOLDS = 5_000, 2_000, 5
 
 
 def folding(params: Split, rule: dict[str, Any], assignment: Assignment, labels: npt.NDArray[np.int64], classes: list[str]) -> Any:

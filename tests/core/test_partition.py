@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.core.partition import PARTS, assign_parts, needed
+from pipelines.core.partition import PARTS, assign_parts, folds_of, needed
 from pipelines.core.rowhash import HASH, Text
 from pipelines.errors import ExpostError
 
 SHARES = {"train": 0.6, "valid": 0.1, "calib": 0.15, "holdout": 0.15}
 HOLDOUT = PARTS.index("holdout")
 GOLDEN = [0, 3, 3, 0, 1, 0, 0, 0, 0, 0, 3, 0]
+GOLDEN_FOLDS = [[4, 0, 2, 1, 1, 2, 2, 4, 3, 2, 3, 3], [2, 3, 1, 1, 2, 4, 1, 3, 2, 4, 3, 4]]
 
 
 def rule(**changes: Any) -> dict[str, Any]:
@@ -151,3 +152,14 @@ def test_a_rule_that_does_not_fit_the_table_is_refused(rules: dict[str, Any], co
 
 def test_needed_names_each_column_once() -> None:
     assert needed(rule(**BY_TIME, group="a")) == ["a", "b", "when"]
+
+
+def test_golden_folds() -> None:
+    """The folds of twelve hashes, written down when the rule was fixed: a champion's rows are scored by the networks that its rule names."""
+    found = folds_of({"salt": "1", "folds": {"count": 5, "repeats": 2}}, np.arange(12, dtype=np.uint64))
+    assert found.tolist() == GOLDEN_FOLDS
+
+
+def test_a_rule_of_before_there_were_folds_has_one_network() -> None:
+    assert folds_of({"salt": "1"}, np.arange(3, dtype=np.uint64)).shape == (0, 3)
+    assert folds_of({"salt": "1", "folds": None}, np.arange(3, dtype=np.uint64)).shape == (0, 3)

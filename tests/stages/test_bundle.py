@@ -113,8 +113,8 @@ def test_the_ways_to_write_a_row_score_alike(world: Path) -> None:
     expected = bundle.encode(table)
     for frame in (text, typed, table.select(reversed(table.columns))):
         encoded = bundle.encode(frame)
-        np.testing.assert_array_equal(encoded.inputs["numbers"], expected.numbers)
-        np.testing.assert_array_equal(encoded.inputs["categories"], expected.categories)
+        np.testing.assert_array_equal(encoded.inputs["numbers"], expected.inputs["numbers"])
+        np.testing.assert_array_equal(encoded.inputs["categories"], expected.inputs["categories"])
         assert encoded.unseen == {}
 
 
@@ -133,7 +133,7 @@ def test_a_missing_feature_is_named_with_its_nearest_name(world: Path) -> None:
     bundle = Bundle.load(world / "data/package/bundle")
     with pytest.raises(ExpostError, match=r"heavy is missing \(nearest: heavyy\)"):
         bundle.encode(mixed_table(20).rename({"heavy": "heavyy"}))
-    assert len(bundle.encode(mixed_table(20).drop("outcome", "key")).numbers) == 20
+    assert len(bundle.encode(mixed_table(20).drop("outcome", "key")).inputs["numbers"]) == 20
 
 
 def test_unseen_values_are_counted_and_scored(world: Path) -> None:
@@ -153,7 +153,7 @@ def test_values_that_are_not_of_their_kind_are_named(world: Path) -> None:
     with pytest.raises(ExpostError, match=r"heavy.*finite.*row 3"):
         bundle.encode(table.with_columns(heavy=pl.when(pl.int_range(pl.len()) == 2).then(float("inf")).otherwise("heavy")))
     dated = table.with_columns(day=pl.lit(datetime.date(2030, 1, 1)))
-    assert np.isfinite(bundle.encode(dated).numbers).all()
+    assert np.isfinite(bundle.encode(dated).inputs["numbers"]).all()
 
 
 def test_scoring_imports_no_torch_no_prefect_no_mlflow(world: Path, tmp_path: Path) -> None:

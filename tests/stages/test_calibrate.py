@@ -25,7 +25,7 @@ def write_upstream(*, n: int = 400, K: int = 2, slope: float = 1.0, seed: int = 
     labels = (rng.random((n, 1)) > (truth / truth.sum(axis=1, keepdims=True)).cumsum(axis=1)).sum(axis=1)
     rows = rng.permutation(np.flatnonzero(parts < 3))  # train may write its rows in any order
     for stage, arrays in {
-        "split": {"parts": parts, "labels": labels, "groups": groups, "weights": np.ones(n)},
+        "split": {"parts": parts, "calib": parts == 2, "labels": labels, "groups": groups, "weights": np.ones(n)},
         "train": {"rows": rows, "logits": logits[rows].astype(np.float32)},
     }.items():
         store.stage_path(stage).mkdir(parents=True, exist_ok=True)
@@ -197,7 +197,7 @@ def test_a_rare_class_reduces_the_folds_with_a_note(monkeypatch, tmp_path):
     prepare(monkeypatch, tmp_path, params="calibrate: {}\n")
     parts, labels = np.load("data/split/parts.npy"), np.load("data/split/labels.npy")
     parts[np.flatnonzero((parts == 2) & (labels == 1))[3:]] = 0
-    np.save("data/split/parts.npy", parts)
+    np.save("data/split/calib.npy", parts == 2)
     calibrate.main()
     summary = store.read_json(Path("data/calibrate/summary.json"))
     assert summary["folds"] == 3
@@ -210,7 +210,7 @@ def test_too_few_rows_of_a_class_end_with_the_number_needed_and_leave_the_old_fi
     store.stage_path("calibrate", "calibrator.json").write_text("old")
     parts, labels = np.load("data/split/parts.npy"), np.load("data/split/labels.npy")
     parts[np.flatnonzero((parts == 2) & (labels == 1))[2:]] = 0
-    np.save("data/split/parts.npy", parts)
+    np.save("data/split/calib.npy", parts == 2)
     with pytest.raises(ExpostError, match=r"at least 3 rows of each class.*'c1' has 2"):
         calibrate.main()
     assert store.stage_path("calibrate", "calibrator.json").read_text() == "old"

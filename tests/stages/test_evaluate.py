@@ -116,7 +116,7 @@ def test_a_champion_of_another_split_is_compared_on_the_holdout_of_both_only(cop
     rows, evaluation = run()
     meta = json.loads(Path("data/split/meta.json").read_text())
     table = contest.read_table()
-    theirs = contest.parts_under({**meta["rule"], "salt": "other"}, table)
+    theirs = contest.placed_under({**meta["rule"], "salt": "other"}, table).parts
     both = (table.parts == 3) & (theirs == 3)
     assert 0 < evaluation["rows"]["compared"] == both.sum() < (table.parts == 3).sum()
     assert (rows["champion_utility"].is_not_null().to_numpy() == both[table.parts == 3]).all()
@@ -139,7 +139,9 @@ def test_a_champion_that_shares_no_holdout_row_is_left_out_of_the_curves(copy: P
 
 def test_the_rule_in_the_bundle_gives_the_parts_that_split_wrote(copy: Path) -> None:
     table = contest.read_table()
-    assert (contest.parts_under({**table.rule, "note": "another object, the same rule"}, table) == table.parts).all()
+    placed = contest.placed_under({**table.rule, "note": "another object, the same rule"}, table)
+    for name in ("parts", "calib", "unseen"):
+        np.testing.assert_array_equal(getattr(placed, name), getattr(table, name))
 
 
 def test_a_champion_with_the_classes_in_another_order_scores_the_same(copy: Path) -> None:

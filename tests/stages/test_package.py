@@ -44,7 +44,7 @@ def test_schema_holds_the_features_and_the_splits_rule_and_not_the_key(world: Pa
     assert schema["split"] == json.loads((world / "data/split/meta.json").read_text())["rule"]
 
 
-@pytest.mark.parametrize("stage, name", [("train", "logits.npy"), ("calibrate", "probabilities.npy")])
+@pytest.mark.parametrize("stage, name", [("train", "shipped.npy"), ("calibrate", "probabilities.npy")])
 def test_other_numbers_than_the_bundles_own_are_refused_and_leave_the_old_bundle(copy: Path, stage: str, name: str) -> None:
     path = copy / "data" / stage / name
     values = np.load(path)

@@ -13,6 +13,7 @@ import yaml
 from scipy.stats import binom
 
 from pipelines import ingest, split
+from pipelines.core import partition
 from pipelines.core.partition import PARTS, assign_parts, needed
 from pipelines.errors import ExpostError
 from pipelines.tables import arrays
@@ -209,3 +210,65 @@ def test_german_credit() -> None:
     for part, share in {"train": 0.6, "valid": 0.1, "calib": 0.15, "holdout": 0.15}.items():
         assert abs(meta["sizes"][part]["rows"] - 1000 * share) < 4 * (1000 * share * (1 - share)) ** 0.5
     assert sum(meta["sizes"][part]["per_class"][1] for part in PARTS) == 300
+
+
+def test_networks_of_folds_see_all_rows_before_the_holdout_outside_their_own_fold() -> None:
+    found, meta = run(table(), folds="auto")
+    unseen, calib = np.load("data/split/unseen.npy"), np.load("data/split/calib.npy")
+    assert meta["rule"]["folds"] == {"count": 5, "repeats": 2}
+    before = np.isin(found["parts"], (0, 1, 2))
+    np.testing.assert_array_equal(calib, before)
+    assert unseen.shape == (600, 10)
+    assert unseen[~before].all()
+    for repetition in (unseen[before, :5], unseen[before, 5:]):
+        assert (repetition.sum(axis=1) == 1).all()
+        assert (repetition.sum(axis=0) > 50).all()
+    for group in np.unique(found["groups"][before]):
+        assert len(np.unique(unseen[before & (found["groups"] == group)], axis=0)) == 1
+    again = pl.read_parquet("data/ingest/table.parquet")
+    assignment = assign_parts(meta["rule"], arrays(again, needed(meta["rule"])))
+    np.testing.assert_array_equal(partition.unseen(meta["rule"], assignment.parts, assignment.draws), unseen)
+
+
+@pytest.mark.parametrize(
+    ("section", "folds"),
+    [
+        ({}, None),
+        ({"folds": None}, None),
+        ({"folds": 3, "repeats": 1}, {"count": 3, "repeats": 1}),
+        ({"folds": "auto", **BY_TIME}, None),
+        ({"folds": "auto", **BY_COLUMN}, {"count": 5, "repeats": 2}),
+        ({"folds": 4, **BY_COLUMN}, {"count": 4, "repeats": 2}),
+    ],
+)
+def test_folds_are_made_where_they_are_asked_for_and_parts_are_drawn(section: dict[str, Any], folds: Any) -> None:
+    _, meta = run(table(), **section)
+    assert meta["rule"]["folds"] == folds
+    if folds is None:
+        parts, unseen, calib = (np.load(f"data/split/{name}.npy") for name in ("parts", "unseen", "calib"))
+        np.testing.assert_array_equal(calib, parts == 2)
+        np.testing.assert_array_equal(unseen[:, 0], ~np.isin(parts, (0, 1)))
+
+
+def test_many_rows_train_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "MOST_FOLDED", 400)
+    assert run(table(), folds="auto")[1]["rule"]["folds"] is None
+    assert run(table(), folds=5)[1]["rule"]["folds"] == {"count": 5, "repeats": 2}
+
+
+def test_a_class_too_rare_for_the_folds_is_named_and_auto_does_without() -> None:
+    rare = table().with_columns(label=pl.Series((np.arange(600) % 40 == 0).astype(int)))
+    with pytest.raises(
+        ExpostError, match=r"each of the 20 folds must hold rows of every class, however: one holds none of the 1\d rows of class '1'"
+    ):
+        run(rare, folds=20, min_rows_per_class=1)
+    assert not Path("data/split").exists()
+    auto = run(rare, folds="auto", min_rows_per_class=1)[1]["rule"]["folds"]
+    unseen = np.load("data/split/unseen.npy")
+    labels = np.load("data/split/labels.npy")
+    assert auto is None or all(labels[column].any() for column in unseen.T)
+
+
+def test_folds_of_dated_parts_are_refused() -> None:
+    with pytest.raises(ExpostError, match=r"split\.folds must be null or auto unless all rows before the holdout are drawn by hash"):
+        run(table(), folds=5, **BY_TIME)
