@@ -125,6 +125,7 @@ def _metrics(fitted: Fitted, model: bytes, logits: NDArray[np.float32], inputs: 
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "networks": len(fitted.networks),
+        "out_of_time": int(fitted.out_of_time),
         "parameters": sum(weight.numel() for network in fitted.networks for weight in network.parameters()),
         "model_bytes": len(model),
     }
@@ -162,7 +163,7 @@ def main() -> None:
         store.write_json(out / "metrics.json", _metrics(fitted, model, logits, inputs))
     several = f" of {len(fitted.networks)} networks" if len(fitted.networks) > 1 else ""
     done = f"trained {len(fitted.history)} epochs{several}, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
-    print(done, file=sys.stderr)
+    print(f"{done}; train.max_minutes cut it short" if fitted.out_of_time else done, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ _COMMENTS = {
     "train.batch_size": "rows per step",
     "train.max_epochs": "passes over train at most",
     "train.patience": "epochs without a better valid log loss before it stops",
+    "train.max_minutes": "minutes after which it stops at the end of an epoch, or null; a result cut short depends on the machine's speed",
     "train.gradient_clip": "largest norm of a gradient",
     "train.accelerator": "auto, cpu, or gpu (which must then be there)",
     "calibrate": "the calibrators that compete and the folds that judge them",

@@ -11,12 +11,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
 from torch import Tensor, nn
 
 from pipelines.errors import must
@@ -39,13 +40,15 @@ SMALL_STEP = 8e7
 class Fitted:
     """The networks with their best weights, on the CPU and in evaluation mode; one history entry per epoch, counted from 0.
 
-    `epochs` are the best epochs of the networks, `curves` (epochs, M) their log losses on the rows held out for each, in nats.
+    `epochs` are the best epochs of the networks, `curves` (epochs, M) their log losses on the rows held out for each, in nats. `out_of_time` says
+    that the time budget ended the training.
     """
 
     networks: list[nn.Module]
     history: list[dict[str, float]]
     epochs: list[int]
     curves: list[list[float]]
+    out_of_time: bool = False
 
     @property
     def best_epoch(self) -> int:
@@ -73,13 +76,15 @@ def fit(rows: Rows, plan: Plan, params: Train, make: Callable[[int], nn.Module],
         learner = Learner(Stack(networks, rows.take(slice(0, 2)).inputs), params)
         best = Best(plan.judges)
         keeper = Keeper(checkpoint, CHECKPOINT_EVERY)
+        timer = Timer(None if params.max_minutes is None else timedelta(minutes=params.max_minutes), interval="epoch", verbose=False)
+        patient = EarlyStopping("valid_log_loss", patience=params.patience)
         trainer = pl.Trainer(
             accelerator=device,
             devices=1,
             precision=_precision(device),
             max_epochs=params.max_epochs,
             gradient_clip_val=params.gradient_clip,
-            callbacks=[best, EarlyStopping("valid_log_loss", patience=params.patience), keeper, Progress(params.max_epochs)],
+            callbacks=[best, patient, timer, keeper, Progress(params.max_epochs)],
             deterministic=device == "cpu",
             logger=False,
             enable_checkpointing=False,
@@ -96,7 +101,10 @@ def fit(rows: Rows, plan: Plan, params: Train, make: Callable[[int], nn.Module],
         )
     best.finish()
     keeper.remove()
-    return Fitted([_restored(make(number), weights) for number, weights in enumerate(best.weights)], best.history, best.epochs, best.curves)
+    left = timer.time_remaining()
+    cut = left is not None and left <= 0 and patient.stopped_epoch == 0 and len(best.history) < params.max_epochs
+    networks = [_restored(make(number), weights) for number, weights in enumerate(best.weights)]
+    return Fitted(networks, best.history, best.epochs, best.curves, cut)
 
 
 def _seeded(make: Callable[[int], nn.Module], seed: int, number: int) -> nn.Module:

@@ -30,5 +30,6 @@ class Train(Section):
     batch_size: int = Field(default=256, ge=1)
     max_epochs: int = Field(default=100, ge=1)
     patience: int = Field(default=12, ge=1)
+    max_minutes: float | None = Field(default=None, gt=0)
     gradient_clip: float = Field(default=1.0, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -519,3 +519,14 @@ def test_a_value_that_a_network_never_saw_is_a_zero_embedding_to_it() -> None:
     assert not network.categories[0].weight[2].any()  # type: ignore[union-attr]
     assert network.categories[0].weight[[1, 3]].any(dim=1).all()  # type: ignore[union-attr]
     assert network.categories[1].weight[1:].any(dim=1).all()  # type: ignore[union-attr]
+
+
+def test_a_time_budget_ends_the_training_with_the_best_so_far_and_says_so(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_params(split, max_minutes=1e-6, max_epochs=50)
+    train.main()
+    metrics = json.loads((split / "data/train/metrics.json").read_text())
+    assert (metrics["epochs"], metrics["out_of_time"]) == (1, 1)
+    assert "train.max_minutes cut it short" in capsys.readouterr().err
+    with_params(split, max_minutes=60.0)
+    train.main()
+    assert json.loads((split / "data/train/metrics.json").read_text())["out_of_time"] == 0
