@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,9 @@ from pipelines.params.train import Train
 from pipelines.scoring import Network
 
 if TYPE_CHECKING:
+    from pipelines.network.data import Plan, Rows
     from pipelines.network.fit import Fitted
+    from pipelines.network.tabm import TabularNetwork
 
 TRAIN, VALID, CALIB = 0, 1, 2
 ARRAYS = ("numbers", "categories", "labels", "parts", "weights", "unseen")
@@ -95,12 +98,20 @@ def read_inputs() -> tuple[Inputs, dict[str, Any]]:
     return Inputs(rows, arrays, labels.astype(np.int64), parts, unseen, repeats, counted, len(meta["classes"])), fitted
 
 
-def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
+@dataclass(frozen=True)
+class Task:
+    """What the networks learn: rows and the plan of who learns from which, and how a network is made, by its number, under given parameters."""
+
+    rows: Rows
+    plan: Plan
+    make: Callable[[Train], Callable[[int], TabularNetwork]]
+
+
+def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
+    """The task that these inputs set."""
     # Idle threads must sleep: spinning, they take the cores from each other and from other processes (a fit of 2 s took 40 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from pipelines.network.data import plan_of, tensors
-    from pipelines.network.export import export
-    from pipelines.network.fit import fit
     from pipelines.network.tabm import TabularNetwork
 
     networks = range(inputs.unseen.shape[1])
@@ -109,14 +120,25 @@ def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train
     plan = plan_of([inputs.seen(m) for m in networks], [inputs.held(m) for m in networks], repeats=inputs.repeats)
     shape = encode.number_count(preprocessing), encode.cardinalities(preprocessing), inputs.classes
 
-    def make(number: int) -> TabularNetwork:
-        network = TabularNetwork(*shape, params.network)
-        if "categories" in rows.inputs:
-            network.forget(rows.inputs["categories"][plan.learn[number]])
-        return network
+    def make(params: Train) -> Callable[[int], TabularNetwork]:
+        def made(number: int) -> TabularNetwork:
+            network = TabularNetwork(*shape, params.network)
+            if "categories" in rows.inputs:
+                network.forget(rows.inputs["categories"][plan.learn[number]])
+            return network
 
-    fitted = fit(rows, plan, params, make, checkpoint_path(params))
-    return fitted, export(fitted.networks, rows.take(plan.held[0][:256]).inputs)
+        return made
+
+    return Task(rows, plan, make)
+
+
+def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
+    task = task_of(inputs, preprocessing)
+    from pipelines.network.export import export
+    from pipelines.network.fit import fit
+
+    fitted = fit(task.rows, task.plan, params, task.make(params), checkpoint_path(params))
+    return fitted, export(fitted.networks, task.rows.take(task.plan.held[0][:256]).inputs)
 
 
 def _metrics(fitted: Fitted, model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:

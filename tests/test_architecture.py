@@ -18,7 +18,7 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = DVC["stages"]
 ONLY_IMPORTER = {
     "great_expectations": {"pipelines/validate.py"},
-    "optuna": {"pipelines/search.py"},
+    "optuna": {"pipelines/search.py", "pipelines/network/tune.py"},
     "dvc": {"flows/graph.py"},
     "mlflow": {"pipelines/registry.py", "pipelines/tracking.py", "pipelines/shipping.py", "pipelines/serving.py"},
 }

@@ -13,7 +13,7 @@ from pipelines.errors import without_password
 from pipelines.store import one_message
 
 COMMANDS = (
-    *("init", "retrain", "retune", "gate", "whatif", "predict"),
+    *("init", "retrain", "retune", "tune", "gate", "whatif", "predict"),
     *("status", "review", "promote", "reject", "rollback", "history", "explain", "lessons"),
     *("schedule", "expectations", "check", "sync", "ui"),
 )

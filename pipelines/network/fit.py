@@ -61,11 +61,13 @@ class Fitted:
         return statistics.fmean(self.curves[epoch][network] for network, epoch in enumerate(self.epochs))
 
 
-def fit(rows: Rows, plan: Plan, params: Train, make: Callable[[int], nn.Module], checkpoint: Path) -> Fitted:
+def fit(
+    rows: Rows, plan: Plan, params: Train, make: Callable[[int], nn.Module], checkpoint: Path, *, watchers: Sequence[Callback] = ()
+) -> Fitted:
     """Train the networks of `plan` side by side; a run that was killed goes on from `checkpoint`, which is removed at the end.
 
     `make` builds a network, by its number, with fresh weights. Where rows have weights, how often each occurred, both losses are means over all occurrences;
-    see `copies_of`. On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is
+    see `copies_of`. `watchers` are told of each epoch too. On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is
     asked for and there is none, or a loss or weight is not finite.
     """
     device = accelerator(params.accelerator)
@@ -84,7 +86,7 @@ def fit(rows: Rows, plan: Plan, params: Train, make: Callable[[int], nn.Module],
             precision=_precision(device),
             max_epochs=params.max_epochs,
             gradient_clip_val=params.gradient_clip,
-            callbacks=[best, patient, timer, keeper, Progress(params.max_epochs)],
+            callbacks=[best, patient, timer, keeper, *(watchers or [Progress(params.max_epochs)])],
             deterministic=device == "cpu",
             logger=False,
             enable_checkpointing=False,

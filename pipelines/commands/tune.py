@@ -1,0 +1,125 @@
+"""What `expost tune` does: a study of the training's parameters by held-out log loss, a fair second look at its best, and params.yaml.
+
+Sees no utility and no holdout row: it tunes what is learnt, never what is decided.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import store, train
+from pipelines.errors import must
+from pipelines.params import load
+from pipelines.params.train import Train
+
+PARAMS = Path("params.yaml")
+#: Seeds, other than the study's, with which the best parameters and the present ones are trained once more.
+SEEDS = 3
+
+
+def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str], None]) -> dict[str, Any]:
+    """Run or go on with the study, confirm its best with other seeds, and put it into params.yaml if `write` and it is surely better.
+
+    Returns a summary as plain types. Raises ExpostError where the split is missing or the storage out of reach.
+    """
+    params = load(Train)
+    inputs, preprocessing = train.read_inputs()
+    task = train.task_of(inputs, preprocessing)
+    from pipelines.network import tune as studies
+
+    name = study_name(params)
+    study = studies.open_study(name, storage, train.CHECKPOINTS / "tune" / f"{name}.journal", params.seed)
+
+    def said(trial: Any) -> None:
+        value = "pruned" if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
+        told(f"trial {trial.number}: held-out log loss {value} with {_shown(trial.params)}")
+
+    studies.run(study, task, params, trials=trials, told=said)
+    best, present = dict(study.best_trial.params), {key: studies.dotted(params)[key] for key in study.best_trial.params}
+    confirmed = _confirmed(studies, task, params, best, told) if best != present else None
+    adopted = bool(confirmed and confirmed["low"] > 0)
+    if adopted and write:
+        _write({f"train.{key}": value for key, value in best.items()})
+    ended = studies.done(study)
+    return {
+        "study": name,
+        "trials": len(ended),
+        "pruned": sum(trial.state.name == "PRUNED" for trial in ended),
+        "present": present,
+        "best": best,
+        "best_log_loss": study.best_value,
+        "confirmed": confirmed,
+        "better": adopted,
+        "written": adopted and write,
+    }
+
+
+def study_name(params: Train) -> str:
+    """Name of the study: inputs, code and all parameters that it does not vary."""
+    fixed = params.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0, "network": type(params.network)()})
+    return hashlib.sha256(str(train.checkpoint_path(fixed)).encode()).hexdigest()[:16]
+
+
+def _confirmed(studies: Any, task: Any, params: Train, best: dict[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
+    """Held-out log loss of both with seeds that the study did not use, and the 95 % interval (t) of what the best saves.
+
+    The best of many trials looks better than it is; a difference that other seeds do not show is none.
+    """
+    from scipy.stats import t
+
+    pairs = []
+    for seed in range(params.seed + 1, params.seed + 1 + SEEDS):
+        again = params.model_copy(update={"seed": seed})
+        values = [studies.fitted(task, given).valid_log_loss for given in (again, studies.with_values(again, best))]
+        told(f"seed {seed}: held-out log loss {values[0]:.4f} as it stands, {values[1]:.4f} with the study's best")
+        pairs.append(values)
+    saved = [now - then for now, then in pairs]
+    half = float(t.ppf(0.975, SEEDS - 1)) * statistics.stdev(saved) / math.sqrt(SEEDS)
+    mean = statistics.fmean(saved)
+    return {
+        "seeds": SEEDS,
+        "present": [now for now, _ in pairs],
+        "best": [then for _, then in pairs],
+        "saved": mean,
+        "low": mean - half,
+        "high": mean + half,
+    }
+
+
+def _shown(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+
+
+def _write(values: dict[str, Any]) -> None:
+    content = replaced(PARAMS.read_text(encoding="utf-8"), values)
+    with store.atomic_file(PARAMS) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def replaced(text: str, values: dict[str, Any]) -> str:
+    """The text of params.yaml with other values for keys given by dotted path; all else, comments included, stays to the byte.
+
+    Raises ExpostError where a key does not stand there as a plain value.
+    """
+    root = yaml.compose(text, yaml.SafeLoader)
+    spots = []
+    for path, value in values.items():
+        node: Any = root
+        for key in path.split("."):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            node = next((found for name, found in pairs if name.value == key), None)
+        if not isinstance(node, yaml.ScalarNode):
+            raise must(
+                f"params.yaml must hold {path} as a plain value to be replaced", "it does not", f"Write {path}: {value:.3g} yourself."
+            )
+        spots.append((node.start_mark.index, node.end_mark.index, f"{value:.3g}" if isinstance(value, int) else f"{value:.6f}".rstrip("0")))
+    for start, end, number in sorted(spots, reverse=True):
+        text = text[:start] + number + text[end:]
+    return text

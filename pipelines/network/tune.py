@@ -1,0 +1,134 @@
+"""A study of learning rate, weight decay, width and dropout with Optuna, by held-out log loss: resumable, and shared by several processes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import optuna
+import sqlalchemy as sa
+from lightning.pytorch.callbacks import Callback
+
+from pipelines.errors import must, without_password
+from pipelines.network.fit import Fitted, fit
+from pipelines.network.learner import Learner
+from pipelines.params.train import Train
+from pipelines.train import Task
+
+#: Epochs that a trial may take before it is compared with others, and trials that are not compared at all.
+WARM_UP, FIRST = 5, 5
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that a parameter may take: from `low` to `high`, on a logarithmic scale where `log`, or one of `choices`."""
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    choices: tuple[int, ...] = ()
+
+    def holds(self, value: float) -> bool:
+        """Whether a trial may take this value."""
+        return value in self.choices if self.choices else self.low <= value <= self.high
+
+    def of(self, trial: optuna.Trial, name: str) -> float:
+        """The trial's value."""
+        if self.choices:
+            return int(trial.suggest_categorical(name, list(self.choices)))
+        return float(trial.suggest_float(name, self.low, self.high, log=self.log))
+
+
+SPACE = {
+    "learning_rate": Range(3e-4, 2e-2, log=True),
+    "weight_decay": Range(1e-5, 1e-1, log=True),
+    "network.width": Range(choices=(32, 64, 128, 256)),
+    "network.dropout": Range(0.0, 0.5),
+}
+
+
+def with_values(params: Train, values: dict[str, float]) -> Train:
+    """The parameters with some of them changed, by dotted name; checked as those of params.yaml are."""
+    changed = params.model_dump()
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        target = changed
+        for section in sections:
+            target = target[section]
+        target[last] = value
+    return Train.model_validate(changed)
+
+
+class Pruner(Callback):  # type: ignore[misc]
+    """Tells the study each epoch's held-out log loss and ends a trial that is worse than most were by then."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Learner) -> None:
+        """Report and perhaps prune; after validation, whose figure this is."""
+        self.trial.report(module.valid_log_loss, module.current_epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
+
+
+def open_study(name: str, storage: str | None, journal: Path, seed: int) -> optuna.Study:
+    """The study `name` in a database, or in the file `journal` where `storage` is None; made where there is none.
+
+    Raises ExpostError where the storage cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=WARM_UP)
+    try:
+        kept: Any = storage or optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+        return optuna.create_study(
+            storage=kept, study_name=name, load_if_exists=True, pruner=pruner, sampler=optuna.samplers.TPESampler(seed=seed)
+        )
+    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+        got = without_password(str(error).splitlines()[0][:200])
+        raise must(
+            "--storage must be a database within reach", got, "Mend the URL, or leave it out: a file keeps the study then."
+        ) from error
+
+
+def fitted(task: Task, params: Train, watchers: tuple[Callback, ...] = ()) -> Fitted:
+    """Networks trained with these parameters."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return fit(task.rows, task.plan, params, task.make(params), Path(scratch) / "last.ckpt", watchers=watchers or (Callback(),))
+
+
+def run(study: optuna.Study, task: Task, params: Train, *, trials: int, told: Callable[[optuna.trial.FrozenTrial], None]) -> None:
+    """Try parameters until the study holds so many finished trials, of whichever process; those of `params` come first.
+
+    A trial that a killed process left unfinished counts for none.
+    """
+    present = {name: value for name, value in dotted(params).items() if name in SPACE and SPACE[name].holds(value)}
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(present, skip_if_exists=True)
+
+    def objective(trial: optuna.Trial) -> float:
+        values = {name: space.of(trial, name) for name, space in SPACE.items()}
+        found = fitted(task, with_values(params, values), (Pruner(trial),))
+        trial.set_user_attr("epochs", len(found.history))
+        return found.valid_log_loss
+
+    while len(done(study)) < trials:
+        study.optimize(objective, n_trials=1, callbacks=[lambda _, trial: told(trial)])
+
+
+def done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that ended, pruned ones among them."""
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    return list(study.get_trials(deepcopy=False, states=ended))
+
+
+def dotted(params: Train) -> dict[str, Any]:
+    """Parameters by dotted name."""
+    values = params.model_dump()
+    network = values.pop("network")
+    return {**values, **({f"network.{name}": value for name, value in network.items()} if isinstance(network, dict) else {})}
