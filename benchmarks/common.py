@@ -9,6 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,12 @@ def make_workspace(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Ran:
-    """A finished command: seconds of wall time, exit code, output."""
+    """A finished command: seconds of wall time, exit code, output, and where it was measured peak resident memory in MB."""
 
     seconds: float
     code: int
     output: str
+    peak_mb: float | None = None
 
 
 def run(*command: str, cwd: Path, expect: tuple[int, ...] = (0,), **environment: str) -> Ran:
@@ -62,6 +64,14 @@ def run(*command: str, cwd: Path, expect: tuple[int, ...] = (0,), **environment:
     return ran
 
 
+def measured(*command: str, cwd: Path, **environment: str) -> Ran:
+    """`run`, with the command's own peak memory, and seconds that are its alone; see `benchmarks.launch`."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        ran = run(sys.executable, "-S", str(ROOT / "benchmarks/launch.py"), str(report), *command, cwd=cwd, expect=(0,), **environment)
+        return Ran(code=ran.code, output=ran.output, **json.loads(report.read_text()))
+
+
 def largest_child_mb() -> float:
     """Peak resident memory, in MB, of the largest process among all descendants that have ended."""
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -75,5 +85,12 @@ def machine() -> dict[str, Any]:
 
 def save(name: str, value: dict[str, Any]) -> None:
     """Write `benchmarks/results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    write_json(RESULTS / f"{name}.json", value)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write the file whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.writing")
+    unfinished.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    unfinished.replace(path)

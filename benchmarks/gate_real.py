@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from benchmarks.common import REAL_DATA, machine, make_workspace, run, save
-from benchmarks.peers import TABLES
+from benchmarks.common import machine, make_workspace, run, save
 from benchmarks.repeated import edit_params, run_stages
+from benchmarks.tasks import given, init_arguments
 from pipelines.bundle import write_manifest
 
 TRAINED = ("train", "calibrate", "decide", "package")
@@ -95,9 +95,7 @@ MUTANTS: dict[str, Callable[[Path], None]] = {
 
 def begin(name: str, folder: Path) -> None:
     """A workspace on a real table with its official or customary costs."""
-    target, positive, miss, alarm, _ = TABLES[name]
-    costs = ("--positive", positive, "--cost-fn", str(miss), "--cost-fp", str(alarm))
-    run("expost", "init", str(REAL_DATA / name / f"{name}.parquet"), "--target", target, *costs, cwd=folder)
+    run("expost", "init", *init_arguments(given(name), folder.parent), cwd=folder)
     edit_params(folder, lambda params: params["decide"].update(policies=["analytic", "exact"]))
 
 

@@ -1,123 +1,242 @@
-"""Holdout cost per case of the whole pipeline, as users run it, beside peers that get all rows outside the holdout.
+"""The whole pipeline, as users run it, beside peers that get all rows outside the holdout: cost per case, probabilities, time and memory.
 
-`python -m benchmarks.peers [TABLE ...] [--salts N]`; init defaults, no tuning per table. The salts name the repetitions.
+`expost init` with its defaults, nothing tuned per table. The salts name the repetitions, that is the splits. The best peer of a table is
+chosen on other salts (101 onwards) than those that are reported (1 onwards). What is done stands in benchmarks/results/peers.json and is
+not done again as long as the code, the packages and the rows that it belongs to are the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import subprocess
+import sys
 import tempfile
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from benchmarks.common import REAL_DATA, RESULTS, machine, make_workspace, run, save
-from benchmarks.repeated import edit_params, feature_frame, paired, run_stages
+from benchmarks.common import RESULTS, ROOT, Ran, machine, make_workspace, measured, run, write_json
+from benchmarks.comparison import EXPOST, HALVED, TRIVIAL, overall, summarise
+from benchmarks.peer import PACKAGES, PEERS, figures
+from benchmarks.repeated import STAGES, edit_params, feature_frame, measure_stages
+from benchmarks.tasks import ELSEWHERE, TASKS, Given, Task, given, init_arguments
+from pipelines.errors import ExpostError
 
-#: target, positive class, cost of a miss, cost of a false alarm, salts; costs as given with each table
-TABLES: dict[str, tuple[str, str, float, float, int]] = {
-    "german_credit": ("credit_risk", "2", 5, 1, 10),
-    "telco_churn": ("Churn", "Yes", 5, 1, 10),
-    "uci_default_credit": ("default payment", "1", 5, 1, 3),
-}
+ONCE = ("ingest", "validate")  #: stages that do not depend on the salt
+AFTER_SPLIT = STAGES[STAGES.index("split") + 1 :]
+FIRST_SELECTION_SALT = 101
+SMALL, SALTS_SMALL, SALTS_LARGE = 10_000, 10, 3  #: rows up to which a table gets the larger number of salts
+
+FORMAT = f"""
+A directory in the same form holds one table (Parquet, CSV or TSV) and a task.json such as
+  {{"target": "outcome", "positive": "yes", "fn": 5, "fp": 1, "ignore": ["id"], "group": "patient"}}
+  {{"target": "grade", "cost": {{"good": {{"sell": 0, "bin": 1}}, "bad": {{"sell": 9, "bin": 0}}}}}}
+{Task.__doc__}"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", default=list(TABLES), help="tables of the real data, default all")
-    parser.add_argument("--salts", type=int, help="repetitions, default 10, and 3 for the largest table")
-    arguments = parser.parse_args()
-    path = RESULTS / "peers.json"
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.peers", description=__doc__, epilog=FORMAT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", nargs="*", default=list(TASKS), metavar="TABLE", help=f"{', '.join(TASKS)}, or a directory; default all")
+    parser.add_argument("--salts", type=int, help=f"repetitions; {SALTS_SMALL} up to {SMALL:,} rows, {SALTS_LARGE} above")
+    parser.add_argument("--halved", type=int, default=3, help="of them with the training run again in half the epochs; default 3")
+    parser.add_argument("--results", type=Path, default=RESULTS / "peers.json", help="the file to go on with")
+    arguments = parser.parse_args(argv)
+    try:
+        chosen = [given(name) for name in arguments.tables]
+    except ExpostError as error:
+        raise SystemExit(str(error)) from None
+    path: Path = arguments.results
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"tables": {}}
-    results["machine"] = machine()
-    for name in arguments.tables:
-        salts = arguments.salts or TABLES[name][4]
-        repetitions = [repetition(name, salt) for salt in range(1, salts + 1)]
-        results["tables"][name] = summarise(repetitions)
-        save("peers", results)
-        print(json.dumps(results["tables"][name]["summary"], indent=1))
+    results |= {"machine": machine(), "left_out": dict(ELSEWHERE)}
+    for one in chosen:
+        if one.task.left_out:
+            results["left_out"][one.name] = one.task.left_out
+            continue
+        for entry in compare(one, results["tables"].get(one.name, {}), arguments.salts, arguments.halved):
+            results["tables"][one.name] = entry
+            results["overall"] = overall(results["tables"])
+            write_json(path, results)
+        print(one.name, json.dumps(results["tables"][one.name]["summary"]["ratio"], indent=1), flush=True)
 
 
-def repetition(name: str, salt: int) -> dict[str, Any]:
-    """Run the pipeline and every peer on one split; mean cost per case each, on the same holdout rows."""
-    target, positive, miss, alarm, _ = TABLES[name]
+def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int) -> Any:
+    """Bring a table's entry up to date, salt by salt; yields it whenever there is more to keep, at last with its summary."""
+    entry: dict[str, Any] = {"reported": {}, "selection": {}, **before}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make_workspace(Path(temporary) / "workspace")
-        source = REAL_DATA / name / f"{name}.parquet"
-        costs_given = ("--positive", positive, "--cost-fn", str(miss), "--cost-fp", str(alarm))
-        run("expost", "init", str(source), "--target", target, *costs_given, cwd=folder)
-        params = edit_params(folder, lambda params: params["split"].update(salt=str(salt)))
-        seconds = run_stages(folder)
-        rows = pd.read_parquet(folder / "data/evaluate/rows.parquet")
-        evaluation = json.loads((folder / "data/decide/summary.json").read_text())
-        table = pd.read_parquet(folder / "data/ingest/table.parquet")
-        parts = np.load(folder / "data/split/parts.npy")
-        result = {"salt": salt, "holdout_rows": int((parts == 3).sum()), "rows_outside": int(np.isin(parts, (0, 1, 2)).sum())}
-        costs = {"expost": (-float(rows["challenger_utility"].mean()), seconds)}
-        costs |= peers(table, parts, params["ingest"], positive, miss, alarm)
-        result["policy"] = evaluation.get("chosen")
-        result["cost"] = {peer: cost for peer, (cost, _) in costs.items()}
-        result["seconds"] = {peer: second for peer, (_, second) in costs.items()}
-        print(name, json.dumps(result["cost"]), flush=True)
-        return result
-
-
-def peers(
-    table: pd.DataFrame, parts: np.ndarray, ingest: dict[str, Any], positive: str, miss: float, alarm: float
-) -> dict[str, tuple[float, float]]:
-    """Mean cost per case and seconds of each peer; each is fitted on every row outside the holdout."""
-    from lightgbm import LGBMClassifier
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.metrics import make_scorer
-    from sklearn.model_selection import TunedThresholdClassifierCV
-
-    X = feature_frame(table, ingest["columns"])
-    y = (table[ingest["target"]] == positive).to_numpy().astype(int)
-    fit, held = np.isin(parts, (0, 1, 2)), parts == 3
-
-    def cost(truth: np.ndarray, act: np.ndarray) -> float:
-        return float(np.mean(np.where(truth == 1, miss * (act == 0), alarm * (act == 1))))
-
-    found: dict[str, tuple[float, float]] = {
-        "always or never act": (min(cost(y[held], np.full(held.sum(), action)) for action in (0, 1)), 0.0)
-    }
-    started = time.perf_counter()
-    plain = LGBMClassifier(random_state=0, verbose=-1, n_jobs=2).fit(X[fit], y[fit])
-    act = plain.predict_proba(X[held])[:, 1] >= alarm / (alarm + miss)
-    found["LightGBM, Elkan's threshold"] = (cost(y[held], act.astype(int)), time.perf_counter() - started)
-
-    started = time.perf_counter()
-    weighted = LGBMClassifier(random_state=0, verbose=-1, n_jobs=2).fit(X[fit], y[fit], sample_weight=np.where(y[fit] == 1, miss, alarm))
-    found["LightGBM weighted, cut 0.5"] = (cost(y[held], weighted.predict(X[held])), time.perf_counter() - started)
-
-    started = time.perf_counter()
-    scorer = make_scorer(lambda truth, act: -cost(np.asarray(truth), np.asarray(act)))
-    boosted = HistGradientBoostingClassifier(random_state=0, categorical_features="from_dtype")
-    tuned = TunedThresholdClassifierCV(boosted, scoring=scorer, cv=5, random_state=0).fit(X[fit], y[fit])
-    found["HistGradientBoosting, TunedThresholdClassifierCV"] = (cost(y[held], tuned.predict(X[held])), time.perf_counter() - started)
-    return found
-
-
-def summarise(repetitions: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean cost per peer, and the paired difference expost - peer with a 95 % interval (corrected resampled t, Nadeau and Bengio 2003)."""
-    names = list(repetitions[0]["cost"])
-    costs = {name: np.array([repetition["cost"][name] for repetition in repetitions]) for name in names}
-    share = np.mean([repetition["holdout_rows"] / repetition["rows_outside"] for repetition in repetitions])
-    summary = {}
-    for name in names:
-        difference = paired(costs["expost"] - costs[name], float(share))
-        summary[name] = {
-            "cost": float(costs[name].mean()),
-            "seconds": float(np.mean([repetition["seconds"][name] for repetition in repetitions])),
-            "expost_minus_peer": difference["mean"],
-            "low": difference["low"],
-            "high": difference["high"],
+        table = prepare(one, Path(temporary))
+        entry |= {"rows": table.rows, "classes": len(table.U), "task": one.task.model_dump(exclude_defaults=True)}
+        entry["left_out"] = {name: f"{package} is not installed" for name in PEERS if (package := missing(name))}
+        repetitions = salts or (SALTS_SMALL if table.rows <= SMALL else SALTS_LARGE)
+        chosen = {
+            "selection": range(FIRST_SELECTION_SALT, FIRST_SELECTION_SALT + repetitions),
+            "reported": range(1, repetitions + 1),
         }
-    return {"summary": summary, "salts": len(repetitions), "repetitions": repetitions}
+        for purpose, numbers in chosen.items():
+            for salt in numbers:
+                kept = entry[purpose].setdefault(str(salt), {})
+                wanted = [name for name in PEERS if name not in entry["left_out"]]
+                if purpose == "reported":
+                    wanted = [EXPOST, *([HALVED] if salt <= halved else []), *wanted]
+                for name, found in repetition(table, salt, wanted, kept):
+                    kept[name] = found
+                    print(one.name, salt, name, f"{found['cost']:.4f}", flush=True)
+                    yield entry
+        use = {purpose: {str(salt): entry[purpose][str(salt)] for salt in numbers} for purpose, numbers in chosen.items()}
+        yield entry | {"summary": summarise(use["reported"], use["selection"])}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in a workspace of its own, ingested: its features as the peers take them, utility matrix `(K, A)`, seconds of what ran once."""
+
+    folder: Path
+    inputs: Path
+    rows: int
+    U: np.ndarray
+    once: Mapping[str, Ran]
+    actions: tuple[str, ...]
+    digest: str
+
+
+def prepare(one: Given, temporary: Path) -> Table:
+    """`expost init` and the stages that do not depend on the salt; writes the peers' features and utility."""
+    folder, inputs = make_workspace(temporary / "workspace"), temporary / "inputs"
+    inputs.mkdir()
+    run("expost", "init", *init_arguments(one, temporary), cwd=folder)
+    once = measure_stages(folder, ONCE)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    table = pd.read_parquet(folder / "data/ingest/table.parquet")
+    X = feature_frame(table, params["ingest"]["columns"])
+    X.columns = pd.Index([f"column {place}" for place in range(X.shape[1])])  # LightGBM refuses some characters in names
+    X.to_parquet(inputs / "features.parquet")
+    matrix = params["utility"]["matrix"]
+    actions = tuple(next(iter(matrix.values())))
+    U = np.array([[float(matrix[name][action]) for action in actions] for name in params["ingest"]["classes"]])
+    np.save(inputs / "utility.npy", U)
+    digest = digest_of(*(inputs / name for name in ("features.parquet", "utility.npy")))
+    return Table(folder, inputs, len(X), U, once, actions, digest)
+
+
+def repetition(table: Table, salt: int, wanted: list[str], kept: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Split with the salt, and yield name and result of each learner of `wanted` whose result is not kept, or belongs to something else."""
+    params = edit_params(table.folder, lambda params: params["split"].update(salt=str(salt)))
+    spent = {**table.once, **measure_stages(table.folder, ("split",))}
+    split = table.folder / "data/split"
+    parts, labels = np.load(split / "parts.npy"), np.load(split / "labels.npy")
+    inside = parts >= 0  # rows left out because their copy stands in a later part
+    pd.read_parquet(table.inputs / "features.parquet")[inside].to_parquet(table.inputs / "rows.parquet")
+    np.save(table.inputs / "labels.npy", labels[inside])
+    np.save(table.inputs / "held.npy", parts[inside] == 3)
+    rows = {"holdout_rows": int((parts == 3).sum()), "rows_outside": int(np.isin(parts, (0, 1, 2)).sum())}
+    keys = {name: key(name, table, params) for name in wanted}
+    for name in wanted:
+        if kept.get(name, {}).get("key") == keys[name]:
+            continue
+        if name == EXPOST:
+            found = pipeline(table, spent)
+        elif name == HALVED:
+            found = halved(table, spent, kept[EXPOST]["epochs"])
+        else:
+            found = peer(name, table)
+        yield name, {**found, **rows, "key": keys[name], "commit": commit()}
+    if EXPOST in wanted:
+        yield TRIVIAL, {**trivial(table.U, labels[inside], parts[inside] == 3), **rows}
+
+
+def pipeline(table: Table, spent: Mapping[str, Ran]) -> dict[str, Any]:
+    """Train to evaluate on the split as it stands, and score the holdout's rows that `evaluate` wrote."""
+    ran = {**spent, **measure_stages(table.folder, AFTER_SPLIT)}
+    data = table.folder / "data"
+    rows = pd.read_parquet(data / "evaluate/rows.parquet")
+    classes = yaml.safe_load((table.folder / "params.yaml").read_text())["ingest"]["classes"]
+    probability = rows[[f"challenger_probability_{name}" for name in classes]].to_numpy(np.float64)
+    labels, actions = (
+        rows[column].map({name: place for place, name in enumerate(names)}).to_numpy(np.int64)
+        for column, names in (("label", classes), ("challenger_action", table.actions))
+    )
+    return {
+        **figures(probability, labels, actions, table.U),
+        "fit_seconds": ran["train"].seconds,
+        "seconds": sum(stage.seconds for stage in ran.values()),
+        "stage_seconds": {name: stage.seconds for name, stage in ran.items()},
+        "peak_mb": max(stage.peak_mb or 0.0 for stage in ran.values()),
+        "epochs": json.loads((data / "train/metrics.json").read_text())["epochs"],
+        "policy": json.loads((data / "decide/summary.json").read_text()).get("chosen"),
+    }
+
+
+def halved(table: Table, spent: Mapping[str, Ran], epochs: int) -> dict[str, Any]:
+    """The pipeline with half the epochs that its training took."""
+    before = (table.folder / "params.yaml").read_text()
+    edit_params(table.folder, lambda params: params["train"].update(max_epochs=max(1, epochs // 2)))
+    try:
+        return pipeline(table, spent)
+    finally:
+        (table.folder / "params.yaml").write_text(before)
+
+
+def peer(name: str, table: Table) -> dict[str, Any]:
+    """A peer in a fresh process: its figures, seconds of fitting alone and of the whole process, and the process's peak memory."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for file, called in (("rows.parquet", "features.parquet"), ("labels.npy",) * 2, ("held.npy",) * 2, ("utility.npy",) * 2):
+            (folder / called).symlink_to(table.inputs / file)
+        ran = measured(sys.executable, "-m", "benchmarks.peer", name, str(folder), cwd=ROOT, OMP_WAIT_POLICY="PASSIVE")
+        return {**json.loads((folder / "result.json").read_text()), "seconds": ran.seconds, "peak_mb": ran.peak_mb}
+
+
+def trivial(U: np.ndarray, labels: np.ndarray, held: np.ndarray) -> dict[str, float]:
+    """The one action that is best outside the holdout, and the class shares there as probabilities."""
+    shares = np.bincount(labels[~held], minlength=len(U)) / (~held).sum()
+    rows = int(held.sum())
+    return figures(np.tile(shares, (rows, 1)), labels[held], np.full(rows, (shares @ U).argmax()), U)
+
+
+def key(name: str, table: Table, params: Mapping[str, Any]) -> str:
+    """What a result belongs to: the rows and the split, and the code, packages and parameters that made it."""
+    rows = digest_of(*(table.inputs / file for file in ("labels.npy", "held.npy")))
+    if name in PEERS:
+        files, packages, told = ["benchmarks/peer.py", "benchmarks/weighted_tabm.py"][: 2 if "TabM" in name else 1], PACKAGES[name], None
+    else:
+        stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+        files = sorted({path for stage in STAGES for path in stages[stage]["deps"] if path.endswith(".py")})
+        packages, told = ("lightning", "numpy", "onnxruntime", "optuna", "scikit-learn", "scipy", "tabm", "torch"), params
+    versions = {package: version(package) for package in packages}
+    told_in = json.dumps(
+        [name, table.digest, rows, digest_of(*(ROOT / path for path in files)), versions, told], sort_keys=True, default=str
+    )
+    return hashlib.sha256(told_in.encode()).hexdigest()[:16]
+
+
+def digest_of(*paths: Path) -> str:
+    """SHA-256 of the files' contents, one after the other."""
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in paths)).hexdigest()
+
+
+def missing(name: str) -> str | None:
+    """A package that the peer needs and that is not installed."""
+    for package in PACKAGES[name]:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            return package
+    return None
+
+
+def commit() -> str:
+    """The checkout's commit, with -dirty where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

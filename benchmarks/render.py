@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from scipy.stats import beta
@@ -15,15 +16,22 @@ from benchmarks.common import RESULTS, ROOT
 
 def main() -> None:
     readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = render(old)
+    texts = {readme: render(readme.read_text()), **pages()}
     if "--check" in sys.argv[1:]:
-        if old != new:
+        differ = [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text]
+        if differ:
             raise SystemExit(
-                "README.md must show the tables of benchmarks/results, however: it differs. Run `python -m benchmarks.render`."
+                f"README.md and pages must show benchmarks/results, however: {differ} differ. Run `python -m benchmarks.render`."
             )
         return
-    readme.write_text(new)
+    for path, text in texts.items():
+        path.write_text(text)
+
+
+def pages() -> dict[Path, str]:
+    """Pages that are rendered whole, beside the results that they show."""
+    found = {name: RESULTS / f"{name}.json" for name in PAGES}
+    return {path.with_suffix(".md"): PAGES[name](json.loads(path.read_text())) for name, path in found.items() if path.exists()}
 
 
 def render(text: str) -> str:
@@ -48,18 +56,116 @@ def speed(result: dict[str, Any]) -> str:
 
 
 def peers(result: dict[str, Any]) -> str:
-    tables = result["tables"]
-    names = sorted(next(iter(tables.values()))["summary"], key=lambda name: (name != "expost", name == "always or never act", name))
-    rows = ["| mean cost per case on the holdout | " + " | ".join(f"{table} ({tables[table]['salts']} salts)" for table in tables) + " |"]
-    rows.append("|---" * (len(tables) + 1) + "|")
-    for name in names:
-        cells = []
-        for table in tables:
-            entry = tables[table]["summary"][name]
-            paired = "" if name == "expost" else f" (expost {entry['expost_minus_peer']:+.3f}, {entry['low']:+.3f} to {entry['high']:+.3f})"
-            cells.append(f"{entry['cost']:.3f}{paired}")
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+    """Cost and log loss beside the best peer's, the costs of all, and the time of training; one row per table."""
+    tables = {name: entry["summary"] for name, entry in result["tables"].items() if "summary" in entry}
+    return "\n".join([*_ratios(tables, result["overall"]), "", *_costs(tables), "", *_training(tables), "", *_beyond(result)]) + "\n"
+
+
+def _ratios(tables: dict[str, Any], overall: dict[str, Any]) -> list[str]:
+    head = (
+        "mean cost per case on the holdout",
+        "salts",
+        "expost",
+        "best peer, chosen on other salts",
+        "expost's cost over its",
+        "log loss likewise",
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, summary in tables.items():
+        cost, loss = summary["ratio"]["cost"], summary["ratio"]["log_loss"]
+        peer = summary["learners"][cost["best_peer"]]
+        beside = f"{cost['best_peer']}: {peer['cost']:.3f} (expost {_difference(peer['expost_minus_this']['cost'])})"
+        cells = (f"{summary['learners']['expost']['cost']:.3f}", beside, _ratio(cost), f"{_ratio(loss)} of {loss['best_peer']}")
+        lines.append(f"| {name} | {summary['salts']} | " + " | ".join(cells) + " |")
+    means = (f"{overall[figure]['geometric_mean']:.3f} (aim: {overall[figure]['aim']})" for figure in ("cost", "log_loss"))
+    return [*lines, "| geometric mean | | | | " + " | ".join(means) + " |"]
+
+
+def _costs(tables: dict[str, Any]) -> list[str]:
+    names = _learners(tables)
+    lines = ["| mean cost per case | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for table, summary in tables.items():
+        cells = (f"{summary['learners'][name]['cost']:.3f}" if name in summary["learners"] else "left out" for name in names)
+        lines.append(f"| {table} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _learners(tables: dict[str, Any]) -> list[str]:
+    """expost first, the trivial policy last."""
+    every = {name for summary in tables.values() for name in summary["learners"]}
+    return sorted(every, key=lambda name: (name != "expost", name == "always the same action", name))
+
+
+def _training(tables: dict[str, Any]) -> list[str]:
+    stopped = "LightGBM early-stopped, Elkan's threshold"
+    head = (
+        "seconds",
+        "stage `train`",
+        "all stages",
+        "LightGBM early-stopped",
+        "half the epochs: stage `train`",
+        "its log loss, minus that of the whole",
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for table, summary in tables.items():
+        ours, theirs, halved = summary["learners"]["expost"], summary["learners"][stopped], summary["halved"]
+        half = (
+            (f"{halved['fit_seconds'][0]:.1f} to {halved['fit_seconds'][1]:.1f}", _difference(halved["log_loss"])) if halved else ("", "")
+        )
+        cells = (*(f"{value:.1f}" for value in (ours["fit_seconds"], ours["seconds"], theirs["seconds"])), *half)
+        lines.append(f"| {table} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _beyond(result: dict[str, Any]) -> list[str]:
+    reasons = dict(result["left_out"])
+    reasons |= {f"{name} on {table}": why for table, entry in result["tables"].items() for name, why in entry["left_out"].items()}
+    left_out = f"Left out: {'; '.join(f'{name} ({why})' for name, why in sorted(reasons.items()))}."
+    spent = "Seconds are those of whole processes, their start included; of a peer one, of expost one per stage."
+    return [f"{spent} Log loss, Brier score, AUC and memory of all: [peers.md](benchmarks/results/peers.md). {left_out}"]
+
+
+def _ratio(entry: dict[str, Any]) -> str:
+    return "not known" if entry["ratio"] is None else f"{entry['ratio']:.3f}{_interval(entry)}"
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    return f"{entry['mean']:+.3f}" + ("" if entry["low"] is None else f", {entry['low']:+.3f} to {entry['high']:+.3f}")
+
+
+def _interval(entry: dict[str, Any]) -> str:
+    return "" if entry["low"] is None else f" ({entry['low']:.3f} to {entry['high']:.3f})"
+
+
+def peers_page(result: dict[str, Any]) -> str:
+    """Everything that is known of every learner, a table of figures per table of data."""
+    lines = [
+        "# Peers, table by table",
+        "",
+        "Rendered from peers.json. In brackets the paired difference, expost minus this one, with a 95 % interval over the salts.",
+    ]
+    lines += ["Log loss and Brier score of learners marked * are of classes weighted by cost. Brier scores are summed over classes."]
+    head = ("", "cost", "log loss", "Brier", "AUC", "seconds of fitting", "of all", "peak MB")
+    for table, entry in result["tables"].items():
+        if "summary" not in entry:
+            continue
+        summary = entry["summary"]
+        lines += ["", f"## {table}: {entry['rows']:,} rows, {entry['classes']} classes, {summary['salts']} salts", ""]
+        lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        for name in _learners({table: summary}):
+            found = summary["learners"][name]
+            beside = found.get("expost_minus_this", {})
+            cells = [f"{found[figure]:.4f}" + _beside(beside.get(figure)) for figure in ("cost", "log_loss", "brier", "auc")]
+            cells += [f"{found[spent]:,.1f}" if spent in found else "" for spent in ("fit_seconds", "seconds")]
+            cells += [f"{found['peak_mb']:,.0f}" if "peak_mb" in found else ""]
+            lines.append(f"| {name}{'*' if found['weighted'] else ''} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _beside(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    return f" ({entry['mean']:+.4f}" + ("" if entry["low"] is None else f", {entry['low']:+.4f} to {entry['high']:+.4f}") + ")"
 
 
 def savings(result: dict[str, Any]) -> str:
@@ -231,6 +337,8 @@ TABLES = {
     "intervals": intervals,
     "scoring": scoring,
 }
+
+PAGES = {"peers": peers_page}
 
 
 if __name__ == "__main__":
