@@ -57,16 +57,18 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     path: Path = arguments.results
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"tables": {}}
-    results |= {"machine": machine(), "left_out": dict(ELSEWHERE)}
+    left_out = {name: task.left_out for name, task in TASKS.items() if task.left_out} | ELSEWHERE
+    results |= {"machine": machine(), "left_out": left_out}
     for one in chosen:
         if one.task.left_out:
-            results["left_out"][one.name] = one.task.left_out
+            left_out[one.name] = one.task.left_out
             continue
         for entry in compare(one, results["tables"].get(one.name, {}), arguments.salts, arguments.halved):
             results["tables"][one.name] = entry
             results["overall"] = overall(results["tables"])
             write_json(path, results)
         print(one.name, json.dumps(results["tables"][one.name]["summary"]["ratio"], indent=1), flush=True)
+    write_json(path, results)
 
 
 def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int) -> Any:
