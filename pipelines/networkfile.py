@@ -25,14 +25,24 @@ OPERATORS = (
     *("LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "Max", "MaxPool", "Min", "Mish", "Mul", "Neg", "Not", "Or", "Pad"),
     *("Pow", "PRelu", "Reciprocal", "ReduceL2", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape"),
     *("Selu", "Shape", "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tanh"),
-    *("Transpose", "Unsqueeze", "Where"),
+    *("Tile", "Transpose", "Unsqueeze", "Where"),
 )
+#: Attributes that are text, and what they may say.
+TEXTS = {"approximate": ("none", "tanh"), "auto_pad": ("NOTSET",), "mode": ("constant", "edge", "reflect")}
 INPUTS, OUTPUTS = {"numbers", "categories"}, {"logits", "embedding"}
 #: The logits of each network, where there are several: (n, M, K).
 EACH = "each"
 #: Most operators, and most numbers that all inner values together may hold for one batch: 4 GB of them.
 MOST_OPERATORS, MOST_NUMBERS = 10_000, 1 << 30
 REMEDY = "Do not use this file; train again with `dvc repro train`, or fetch it again."
+
+
+class RefusedError(ExpostError):
+    """A file that is not used; `reason` says what is wrong with it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(str(must("model.onnx must load in ONNX Runtime as a network that expost exports", reason, REMEDY)))
+        self.reason = reason
 
 
 def check(content: bytes, batch: int) -> None:
@@ -44,15 +54,11 @@ def check(content: bytes, batch: int) -> None:
     except Exception as error:  # protobuf is a library of onnx's, not of ours
         if type(error).__name__ != "DecodeError":
             raise
-        raise _refused("it is no ONNX file") from error
+        raise RefusedError("it is no ONNX file") from error
     _check_graph(model)
     for tensor in model.graph.initializer:
         _check_weights(tensor)
     _check_memory(model, batch)
-
-
-def _refused(got: str) -> ExpostError:
-    return must("model.onnx must load in ONNX Runtime as a network that expost exports", got, REMEDY)
 
 
 def _check_graph(model: Any) -> None:
@@ -60,17 +66,20 @@ def _check_graph(model: Any) -> None:
 
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer or graph.quantization_annotation:
-        raise _refused("it holds functions, training or sparse weights")
+        raise RefusedError("it holds functions, training or sparse weights")
     if [item.domain for item in model.opset_import] != [""]:
-        raise _refused("it asks for operators beyond the standard ones")
+        raise RefusedError("it asks for operators beyond the standard ones")
     if len(graph.node) > MOST_OPERATORS:
-        raise _refused(f"it has {len(graph.node)} operators, more than {MOST_OPERATORS}")
+        raise RefusedError(f"it has {len(graph.node)} operators, more than {MOST_OPERATORS}")
     odd = sorted({f"{node.domain}:{node.op_type}"[:60] for node in graph.node if node.domain or node.op_type not in OPERATORS})
     if odd:
-        raise _refused(f"it uses operators beyond those exported: {odd[:5]}")
+        raise RefusedError(f"it uses operators beyond those exported: {odd[:5]}")
     plain = {AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.FLOATS, AttributeProto.INTS}
-    if any(attribute.type not in plain or attribute.ref_attr_name for node in graph.node for attribute in node.attribute):
-        raise _refused("an operator has an attribute that is no number")
+    for node in graph.node:
+        for attribute in node.attribute:
+            known = attribute.type in plain or (attribute.type == AttributeProto.STRING and _says_known(attribute))
+            if not known or attribute.ref_attr_name:
+                raise RefusedError(f"the operator {node.op_type} has an attribute, {attribute.name[:40]}, that is no number")
     inputs, outputs = [item.name for item in graph.input], [item.name for item in graph.output]
     if (
         not inputs
@@ -79,7 +88,11 @@ def _check_graph(model: Any) -> None:
         or set(outputs) - {EACH} != OUTPUTS
         or len(set(outputs)) < len(outputs)
     ):
-        raise _refused(f"its inputs and outputs are {inputs[:5]} and {outputs[:5]}")
+        raise RefusedError(f"its inputs and outputs are {inputs[:5]} and {outputs[:5]}")
+
+
+def _says_known(attribute: Any) -> bool:
+    return attribute.s in [text.encode() for text in TEXTS.get(attribute.name, ())]
 
 
 def _check_weights(tensor: Any) -> None:
@@ -88,9 +101,9 @@ def _check_weights(tensor: Any) -> None:
 
     width = {TensorProto.FLOAT: 4, TensorProto.INT64: 8}.get(tensor.data_type)
     if tensor.data_location != TensorProto.DEFAULT or tensor.external_data:
-        raise _refused("its weights stand in another file")
+        raise RefusedError("its weights stand in another file")
     if width is None or min(tensor.dims, default=1) < 0 or math.prod(tensor.dims) * width != len(tensor.raw_data):
-        raise _refused("weights have not the size that they say")
+        raise RefusedError("weights have not the size that they say")
 
 
 def _check_memory(model: Any, batch: int) -> None:
@@ -103,7 +116,7 @@ def _check_memory(model: Any, batch: int) -> None:
     for value in (*tried.graph.input, *tried.graph.output):
         dims = value.type.tensor_type.shape.dim
         if value.type.WhichOneof("value") != "tensor_type" or len(dims) != (3 if value.name == EACH else 2):
-            raise _refused("an input or output is no table")
+            raise RefusedError("an input or output is no table")
         if value.name in INPUTS:
             dims[0].dim_value = batch
         else:
@@ -111,14 +124,14 @@ def _check_memory(model: Any, batch: int) -> None:
     try:
         inferred = shape_inference.infer_shapes(tried, check_type=True, strict_mode=True, data_prop=True).graph
     except (shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise _refused(f"its sizes do not fit each other: {str(error)[:200]}") from error
+        raise RefusedError(f"its sizes do not fit each other: {str(error)[:200]}") from error
     sizes = {value.name: _size(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
     made = [sizes.get(name) for node in inferred.node for name in node.output]
     known = [size for size in (*made, *(sizes[name] for name in INPUTS if name in sizes)) if size is not None]
     if len(known) < len(made) + len(inferred.input):
-        raise _refused("it does not say how large an inner value is")
+        raise RefusedError("it does not say how large an inner value is")
     if sum(known) > MOST_NUMBERS:
-        raise _refused(f"its inner values would hold {sum(known):.3g} numbers, more than {MOST_NUMBERS}")
+        raise RefusedError(f"its inner values would hold {sum(known):.3g} numbers, more than {MOST_NUMBERS}")
 
 
 def _size(value: Any) -> int | None:

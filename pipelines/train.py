@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store
+from pipelines import store, usercode
 from pipelines.core import encode
 from pipelines.params import load
-from pipelines.params.train import Train
+from pipelines.params.train import Own, Train
 from pipelines.scoring import Network
 
 if TYPE_CHECKING:
+    from pipelines.network.build import Make
     from pipelines.network.data import Plan, Rows
     from pipelines.network.fit import Fitted
-    from pipelines.network.tabm import TabularNetwork
 
 TRAIN, VALID, CALIB = 0, 1, 2
 ARRAYS = ("numbers", "categories", "labels", "parts", "weights", "unseen")
@@ -39,6 +39,7 @@ CHECKPOINTS = Path(".checkpoints")
 def checkpoint_path(params: Train) -> Path:
     """Where an interrupted training is kept: its name is the digest of inputs, parameters and code, so nothing else resumes from it."""
     code = sorted([*(Path(__file__).parent / "network").glob("*.py"), Path(encode.__file__)])
+    code += map(Path, usercode.files(params.network.path)) if isinstance(params.network, Own) else []
     digests = [store.sha256(path) for path in code]
     digests += [store.sha256(store.need(store.stage_path("split", name))) for name in (*(f"{array}.npy" for array in ARRAYS), "meta.json")]
     text = json.dumps([*digests, params.model_dump(mode="json")], sort_keys=True)
@@ -104,32 +105,26 @@ class Task:
 
     rows: Rows
     plan: Plan
-    make: Callable[[Train], Callable[[int], TabularNetwork]]
+    make: Callable[[Train], Make]
 
 
 def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
     """The task that these inputs set."""
     # Idle threads must sleep: spinning, they take the cores from each other and from other processes (a fit of 2 s took 40 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pipelines.network.build import builder
     from pipelines.network.data import plan_of, tensors
-    from pipelines.network.tabm import TabularNetwork
 
     networks = range(inputs.unseen.shape[1])
     counted = [] if inputs.weights is None else [inputs.weights.astype(np.float32)]
     rows = tensors(inputs.arrays, inputs.labels, inputs.rows, *counted)
     plan = plan_of([inputs.seen(m) for m in networks], [inputs.held(m) for m in networks], repeats=inputs.repeats)
-    shape = encode.number_count(preprocessing), encode.cardinalities(preprocessing), inputs.classes
-
-    def make(params: Train) -> Callable[[int], TabularNetwork]:
-        def made(number: int) -> TabularNetwork:
-            network = TabularNetwork(*shape, params.network)
-            if "categories" in rows.inputs:
-                network.forget(rows.inputs["categories"][plan.learn[number]])
-            return network
-
-        return made
-
-    return Task(rows, plan, make)
+    given = {
+        "number_count": encode.number_count(preprocessing),
+        "cardinalities": encode.cardinalities(preprocessing),
+        "classes": inputs.classes,
+    }
+    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan))
 
 
 def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:

@@ -128,7 +128,7 @@ def test_a_stage_is_one_command_one_folder_one_module(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_name_every_first_party_module_that_the_stage_imports(stage: str) -> None:
-    listed = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("pipelines/") and dep.endswith(".py")}  # others are a network of yours
     needed = {path for path in first_party(f"pipelines/{stage}.py") if (ROOT / path).read_text().strip()}
     assert listed == needed, f"add {sorted(needed - listed)}, remove {sorted(listed - needed)}"
 

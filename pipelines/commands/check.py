@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any
 
-from pipelines import slices, utilities
+from pipelines import slices, usercode, utilities
 from pipelines.errors import ExpostError, must
-from pipelines.params import ASYMMETRIC, Section, parse, read_params
+from pipelines.params import ASYMMETRIC, Section, parse, read_params, read_yaml
 from pipelines.params.calibrate import Calibrate
 from pipelines.params.decide import Decide
 from pipelines.params.evaluate import Evaluate
@@ -15,7 +16,7 @@ from pipelines.params.gate import Gate
 from pipelines.params.ingest import Ingest
 from pipelines.params.registry import Registry
 from pipelines.params.split import Split
-from pipelines.params.train import Train
+from pipelines.params.train import Own, Train
 from pipelines.params.utility import Utility
 from pipelines.params.validate import Validate
 from pipelines.store import run_stage
@@ -23,6 +24,7 @@ from pipelines.store import run_stage
 SECTIONS: tuple[type[Section], ...] = (Ingest, Validate, Split, Train, Calibrate, Decide, Utility, Evaluate, Gate, Registry)
 
 
+_DVC = Path("dvc.yaml")
 _COSTS = "Put the costs under utility.matrix; the decision uses them after training (docs/why.md)."
 
 
@@ -79,6 +81,9 @@ def _disagreements(sections: dict[str, Section]) -> list[str]:
             faults.append(str(error))
     if isinstance(ingest, Ingest) and isinstance(split, Split):
         faults += _split_columns(ingest, split)
+    train = sections.get("train")
+    if isinstance(train, Train) and isinstance(train.network, Own):
+        faults += _unwatched(train.network)
     evaluate = sections.get("evaluate")
     if isinstance(ingest, Ingest) and isinstance(evaluate, Evaluate) and evaluate.slices:
         kinds = {name: "ignored" if column.role == "ignored" else column.kind for name, column in ingest.columns.items()}
@@ -116,6 +121,21 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
     if split.by == "time" and not any(column.role == "time" for column in ingest.columns.values()):
         faults.append("split.by: time must have a column with the role time, however: none has. Give one that role under ingest.columns.")
     return faults
+
+
+def _unwatched(network: Own) -> list[str]:
+    """Files of the user's network that DVC does not watch: an edit of them would train nothing anew."""
+    stages = (read_yaml(_DVC) if _DVC.exists() else None) or {}
+    deps = (stages.get("stages") or {}).get("train", {}).get("deps") if isinstance(stages, dict) else None
+    if deps is None:
+        return []
+    watched = [Path(next(iter(dep)) if isinstance(dep, dict) else str(dep)) for dep in deps]
+    absent = [file for file in usercode.files(network.path) if not any(Path(file).is_relative_to(place) for place in watched)]
+    if not absent:
+        return []
+    lines = ", ".join(f"`- {file}`" for file in absent)
+    rule = f"the files of {network.path} must stand under deps of the stage train in dvc.yaml, so that an edit of them trains anew"
+    return [str(must(rule, f"{', '.join(absent)} {'does' if len(absent) == 1 else 'do'} not", f"Add {lines} there."))]
 
 
 def _declaring_column(ingest: Ingest, name: str) -> list[str]:

@@ -17,7 +17,7 @@ import yaml
 from pipelines import store, train
 from pipelines.errors import must
 from pipelines.params import load
-from pipelines.params.train import Train
+from pipelines.params.train import Network, Train
 
 PARAMS = Path("params.yaml")
 #: Seeds, other than the study's, with which the best parameters and the present ones are trained once more.
@@ -63,7 +63,8 @@ def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str],
 
 def study_name(params: Train) -> str:
     """Name of the study: inputs, code and all parameters that it does not vary."""
-    fixed = params.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0, "network": type(params.network)()})
+    network = Network() if isinstance(params.network, Network) else params.network
+    fixed = params.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0, "network": network})
     return hashlib.sha256(str(train.checkpoint_path(fixed)).encode()).hexdigest()[:16]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import numpy as np
 import onnx
@@ -42,14 +42,9 @@ def export(networks: Sequence[nn.Module], sample: Inputs) -> bytes:
 
 def _export(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: dict[str, str]) -> bytes:
     # Two rows: a dimension of one would be taken as fixed.
-    arguments = tuple(value[:1].repeat(2, 1) for value in inputs.values())
+    arguments = tuple(value[:1].repeat(2, *[1] * (value.dim() - 1)) for value in inputs.values())
     batch = torch.export.Dim("batch")
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+    with _silent(), torch.inference_mode():
         program = torch.onnx.export(
             module,
             arguments,
@@ -59,11 +54,28 @@ def _export(module: nn.Module, inputs: dict[str, torch.Tensor], outputs: dict[st
             dynamo=True,
             verbose=False,
         )
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
     if program is None:
         raise must("torch.onnx.export must return a program", "it returned none", "Report this as a bug.")
+    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in program.model_proto.graph.input):
+        remedy = "Write x.shape[0] or -1 in forward, not len(x), int(...) or a number of rows."
+        raise must("a network must take any number of rows", "what was exported takes two alone", remedy)
     return bytes(_plain(program.model_proto).SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The exporter's remarks are for its authors; what it raises is for ours."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,7 +23,7 @@ class Stack(nn.Module):
     def __init__(self, networks: Sequence[nn.Module], sample: Inputs) -> None:
         super().__init__()
         self.count = len(networks)
-        self.vectorised = self.count > 1 and not any(True for _ in networks[0].buffers()) and _maps(networks, sample)
+        self.vectorised = self.count > 1 and _plain(networks[0]) and _maps(networks, sample)
         if self.vectorised:
             stacked, _ = stack_module_state(list(networks))
             self.names = list(stacked)
@@ -80,6 +80,12 @@ class Stack(nn.Module):
         return next((name.replace("/", ".") for name, weight in self.named_parameters() if not torch.isfinite(weight).all()), None)
 
 
+def _plain(network: nn.Module) -> bool:
+    """Whether all that a network holds are weights of its own to be trained: no buffers, none frozen, none under two names."""
+    weights = list(network.parameters())
+    return not any(True for _ in network.buffers()) and all(w.requires_grad for w in weights) and len(weights) == len(network.state_dict())
+
+
 def _maps(networks: Sequence[nn.Module], sample: Inputs) -> bool:
     """Whether vmap runs this architecture: it is tried on a few rows."""
     template = copy.deepcopy(networks[0]).to("meta")
@@ -88,7 +94,7 @@ def _maps(networks: Sequence[nn.Module], sample: Inputs) -> bool:
         with torch.random.fork_rng(devices=[]):
             rows = {name: value[:2].expand(len(networks), *value[:2].shape) for name, value in sample.items()}
             vmap(lambda weights, inputs: functional_call(template, weights, (inputs,)), randomness="different")(stacked, rows)
-    except (RuntimeError, NotImplementedError, ValueError):
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False
     return True
 

@@ -107,12 +107,14 @@ def run(study: optuna.Study, task: Task, params: Train, *, trials: int, told: Ca
 
     A trial that a killed process left unfinished counts for none.
     """
-    present = {name: value for name, value in dotted(params).items() if name in SPACE and SPACE[name].holds(value)}
+    given = dotted(params)
+    spaces = {name: space for name, space in SPACE.items() if name in given}  # another network than TabM has no width of ours
+    present = {name: given[name] for name, space in spaces.items() if space.holds(given[name])}
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(present, skip_if_exists=True)
 
     def objective(trial: optuna.Trial) -> float:
-        values = {name: space.of(trial, name) for name, space in SPACE.items()}
+        values = {name: space.of(trial, name) for name, space in spaces.items()}
         found = fitted(task, with_values(params, values), (Pruner(trial),))
         trial.set_user_attr("epochs", len(found.history))
         return found.valid_log_loss

@@ -201,33 +201,42 @@ def _quote_it(value: Any) -> str:
     return f"Quote it in params.yaml:{example}"
 
 
-def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields that are allowed where the last part of `location` stands."""
-    current: Any = model
-    for part in location[:-1]:
-        field = current.model_fields.get(str(part)) if isinstance(current, type) and issubclass(current, BaseModel) else None
-        current = _model_in(field.annotation) if field else current
-    known = isinstance(current, type) and issubclass(current, BaseModel)
-    return [field.alias or name for name, field in current.model_fields.items()] if known else []
+def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """The parts of `location` that stand in the file, and names of the fields that are allowed where the last one does.
+
+    Where a field takes one of several models, pydantic puts the name of the one that read it into the location: it is left out.
+    """
+    kept: list[str] = []
+    holders = models = [model]
+    for part in location:
+        named = [found for found in models if len(models) > 1 and found.__name__ == part]
+        if named:
+            models = named
+            continue
+        kept.append(str(part))
+        holders = models
+        fields = {field.alias or name: field for found in models for name, field in found.model_fields.items()}
+        if part in fields:
+            models = _models_in(fields[str(part)].annotation)
+    return kept, [field.alias or name for found in holders for name, field in found.model_fields.items()]
 
 
-def _model_in(annotation: Any) -> Any:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for found in map(_model_in, getattr(annotation, "__args__", ())) if found is not None), None)
+        return [annotation]
+    return [found for item in getattr(annotation, "__args__", ()) for found in _models_in(item)]
 
 
 def _sentence(model: type[BaseModel], section: str, detail: Any) -> str:
-    location = tuple(detail["loc"])
-    where = short(".".join([section, *map(str, location)]))
+    location, known = _place(model, tuple(detail["loc"]))
+    where = short(".".join([section, *location]))
     if detail["type"] == "extra_forbidden":
-        name = str(location[-1])
+        name = location[-1]
         if name in ASYMMETRIC and section not in ("utility", "evaluate", "gate", "decide"):
             return (
                 f"{where} is refused: training must be symmetric, however: {name} would let the costs of errors into the loss, which can "
                 "starve what the network learns. Put the costs under utility.matrix; the decision uses them after training (docs/why.md)."
             )
-        known = _fields_at(model, location)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{where} must be a known key, however: {short(name)} is unknown; {hint}Known keys: {', '.join(known)}."

@@ -1,8 +1,9 @@
 """Section `train`: network, loss and optimiser. There is no place for costs here, by design."""
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from pipelines.params import Section
 
@@ -19,12 +20,44 @@ class Network(Section):
     frequency_scale: float = Field(default=0.1, gt=0)
 
 
+class Own(Section):
+    """A network of the user's: the dotted path of its class, and arguments of its constructor; the path alone may stand for the section."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
+
+    path: str = Field(alias="class")
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"class": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", self.path):
+            raise ValueError(
+                f"a network's class must be a module and a class with dots between, however: got {self.path[:80]!r}. Write it like "
+                "my_package.MyNet, or leave train.network out for TabM."
+            )
+        return self
+
+
+def _form(value: Any) -> str:
+    """Name of the class that reads `value`: errors name the keys of that one only."""
+    own = isinstance(value, str | Own) or (isinstance(value, dict) and bool({"class", "arguments"} & set(value)))
+    return "Own" if own else "Network"
+
+
+Networks = Annotated[Annotated[Network, Tag("Network")] | Annotated[Own, Tag("Own")], Discriminator(_form)]
+
+
 class Train(Section):
     """A symmetric proper loss, early stopping on valid log loss, the best checkpoint."""
 
     seed: int = Field(default=0, ge=0)
     loss: Literal["cross_entropy", "brier", "cross_entropy+brier"] = "cross_entropy"
-    network: Network = Network()
+    network: Networks = Network()
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=3e-3, ge=0)
     batch_size: int = Field(default=256, ge=1)
