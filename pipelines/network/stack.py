@@ -35,16 +35,12 @@ class Stack(nn.Module):
         else:
             self.networks = nn.ModuleList(networks)
 
-    def train(self, mode: bool = True) -> Stack:
-        """Switch dropout on or off, of the template too."""
-        super().train(mode)
-        if self.vectorised:
-            self._templates[0].train(mode)
-        return self
-
     def forward(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Return (logits, embedding)."""
         if self.vectorised:
+            template = self._templates[0]
+            if template.training != self.training:  # Lightning sets the flag of each part itself, and the template is none
+                template.train(self.training)
             weights = {name: self.weights[name.replace(".", "/")] for name in self.names}
             outputs: tuple[Tensor, Tensor] = vmap(self._one, randomness="different")(weights, inputs)
             return outputs

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import Callback
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
@@ -530,3 +532,46 @@ def test_a_time_budget_ends_the_training_with_the_best_so_far_and_says_so(split:
     with_params(split, max_minutes=60.0)
     train.main()
     assert json.loads((split / "data/train/metrics.json").read_text())["out_of_time"] == 0
+
+
+class Interrupted(Callback):
+    """Ends a training after an epoch, as an error would."""
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        """Raise in the fourth epoch, when its checkpoint is written."""
+        if module.current_epoch == 3:
+            raise RuntimeError("interrupted")
+
+
+def test_networks_side_by_side_go_on_from_a_checkpoint_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_EVERY", 0.0)
+    rows, held = example(150, 3, (4,), 2), folds(150, 3)
+    network = TINY.model_copy(update={"dropout": 0.3})
+    settings = train.Train(max_epochs=7, accelerator="cpu", network=network)
+    given = rows, plan_of([~mask for mask in held], held, repeats=1), settings, lambda _: TabularNetwork(3, [4], 2, network)
+    whole = fitting.fit(*given, tmp_path / "whole/last.ckpt")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        fitting.fit(*given, tmp_path / "cut/last.ckpt", watchers=(Interrupted(),))
+    again = fitting.fit(*given, tmp_path / "cut/last.ckpt")
+    assert (again.curves, again.epochs) == (whole.curves, whole.epochs)
+    for one, other in zip(again.networks, whole.networks, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_dropout_is_on_in_every_epoch_of_networks_side_by_side(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watch(Callback):
+        """Notes whether two passes over the same rows differ."""
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Rows, index: int) -> None:
+            """Compare two passes."""
+            seen.append(not torch.equal(module.stack(batch.inputs)[0], module.stack(batch.inputs)[0]))
+
+    rows, held = example(60, 3, (4,), 2), folds(60, 3)
+    network = TINY.model_copy(update={"dropout": 0.3})
+    settings = train.Train(max_epochs=3, accelerator="cpu", network=network)
+    plan = plan_of([~mask for mask in held], held, repeats=1)
+    fitting.fit(rows, plan, settings, lambda _: TabularNetwork(3, [4], 2, network), tmp_path / "last.ckpt", watchers=(Watch(),))
+    assert len(seen) >= 3
+    assert all(seen)
