@@ -420,7 +420,7 @@ def test_networks_side_by_side_learn_what_they_would_learn_alone() -> None:
     in_turn = Stack(networks, rows.inputs)
     in_turn.vectorised, in_turn.networks = False, torch.nn.ModuleList(networks)
     found = []
-    for stack in (together, in_turn):
+    for stack in (together.eval(), in_turn.eval()):
         logits, embedding = stack(inputs)
         torch.nn.functional.cross_entropy(logits.flatten(0, 2), rows.labels.repeat(3).repeat_interleave(logits.shape[2])).backward()
         stack.clip(1e-3)
