@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines import bundleform, store, tables, utilities
-from pipelines.core import calibration, encode, policy
+from pipelines.core import calibration, encode, policy, words
 from pipelines.core.utility import expected_utility
 from pipelines.errors import ExpostError, must
 from pipelines.networkfile import EACH
@@ -235,7 +235,8 @@ class Bundle:
     def network(self) -> Network:
         """The network, loaded at first use; raises ExpostError where its columns are not those of the other files."""
         network = Network(self._model)
-        inputs = {"numbers": encode.number_count(self.preprocessing), "categories": len(self.preprocessing["categories"])}
+        texts = sum(length for _, length in encode.text_sizes(self.preprocessing))
+        inputs = {"numbers": encode.number_count(self.preprocessing), "categories": len(self.preprocessing["categories"]), "text": texts}
         wanted = {name: width for name, width in {**inputs, "logits": len(self.classes)}.items() if width}
         found = {name: width for name, width in network.widths.items() if name not in ("embedding", EACH)}
         if found != wanted:
@@ -251,7 +252,7 @@ class Bundle:
         numbers: dict[str, NDArray[np.float64]] = {}
         codes: dict[str, NDArray[np.integer[Any]]] = {}
         vocabularies: dict[str, list[str]] = {}
-        missing: dict[str, NDArray[np.bool_]] = {}
+        texts: dict[str, NDArray[np.integer[Any]]] = {}
         kinds = self.features_in(frame.columns)
         # Dates that come as floats are days already: so the table that ingest wrote can be scored too.
         read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in kinds.items()}
@@ -263,9 +264,12 @@ class Bundle:
                 numbers[name] = series.cast(float).fill_null(float("nan")).to_numpy()
             else:
                 vocabularies[name] = series.drop_nulls().unique().sort().to_list()
-                codes[name], missing[name] = _codes(series, vocabularies[name]), series.is_null().to_numpy()
+                codes[name] = _codes(series, vocabularies[name])
+            if kind == "text":
+                texts[name] = words.ids(vocabularies[name])[codes[name]]
         columns, indices = encode.transform(self.preprocessing, numbers, codes, vocabularies)
-        return Encoded({"numbers": columns, "categories": indices}, encode.unseen_counts(self.preprocessing, indices, missing))
+        inputs: Inputs = {"numbers": columns, "categories": indices, "text": encode.transform_texts(self.preprocessing, texts)}
+        return Encoded(inputs, encode.unseen_counts(self.preprocessing, codes, vocabularies, texts))
 
     def _like_train(self, frame: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
         """Write category columns that come as floats as train had them ("1" or "1.0"), whatever else the batch holds."""

@@ -8,13 +8,17 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from pipelines.core import calibration, policy
+from pipelines.core import calibration, policy, words
 from pipelines.errors import ExpostError
 
 Names = Annotated[list[str], Field(min_length=1)]
 Floats = list[FiniteFloat]
 #: Numbers that a calibrator or policy of another form than its method's trips over.
 TRIPPED = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+#: Where the preprocessing names columns of a kind; all others stand under "categories".
+_READ_AS = {"number": "numbers", "date": "numbers", "text": "texts"}
 
 
 class _Form(BaseModel):
@@ -35,17 +39,25 @@ class _Category(_Form):
     name: str
     values: list[str]
     missing: bool
+    rare: list[str] = []
+
+
+class _Text(_Form):
+    name: str
+    words: Annotated[list[Annotated[int, Field(ge=1, lt=words.BUCKETS)]], Field(min_length=1)]
+    length: Annotated[int, Field(ge=1, le=words.LENGTH)]
 
 
 class _Preprocessing(_Form):
     format: Literal[1]
     numbers: list[_Number]
     categories: list[_Category]
+    texts: list[_Text] = []
 
 
 class _Column(_Form):
     name: str
-    kind: Literal["number", "category", "boolean", "date"]
+    kind: Literal["number", "category", "boolean", "date", "text"]
     role: str = "feature"
 
 
@@ -121,15 +133,18 @@ def _schema_trouble(schema: Mapping[str, Any]) -> str | None:
 
 
 def _preprocessing_trouble(preprocessing: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
-    kinds = {column["name"]: column["kind"] in ("number", "date") for column in schema["columns"]}
-    fitted = [(item, True) for item in preprocessing["numbers"]] + [(item, False) for item in preprocessing["categories"]]
+    kinds = {column["name"]: _READ_AS.get(column["kind"], "categories") for column in schema["columns"]}
+    fitted = [(item, place) for place in ("numbers", "categories", "texts") for item in preprocessing.get(place, ())]
     if not fitted or _twice([item["name"] for item, _ in fitted]):
         return "it names no column, or one twice"
-    if any(kinds.get(item["name"]) is not number for item, number in fitted):
+    if any(kinds.get(item["name"]) != place for item, place in fitted):
         return "it reads a column that schema.json does not declare, or another kind of it"
     if any(len(item["grid"]) != len(item["scores"]) or (np.diff(item["grid"]) <= 0).any() for item in preprocessing["numbers"]):
         return "a grid is not ascending, or has not one score per value"
-    return "a value of a category is listed twice" if any(_twice(item["values"]) for item in preprocessing["categories"]) else None
+    if any((np.diff(item["words"]) <= 0).any() for item in preprocessing.get("texts", ())):
+        return "the words of a text are not ascending"
+    values = [[*item["values"], *item.get("rare", ())] for item in preprocessing["categories"]]
+    return "a value of a category is listed twice" if any(map(_twice, values)) else None
 
 
 def _policy_trouble(made: Mapping[str, Any], classes: Sequence[str]) -> str | None:

@@ -16,6 +16,8 @@ from pipelines.core.bounds import effective_size
 if TYPE_CHECKING:
     import polars as pl
 
+    from pipelines.core.rowhash import Column
+
 FORMAT = 1
 #: Values that appeared or went which a comparison names at most.
 NAMED = 10
@@ -29,7 +31,7 @@ def profile(
     `schema` is ingest's; a row counts `weights` times, and rows of one of the `groups` `(n,)` are worth one row in tests.
     """
     features, target = _features(schema), schema["target"]
-    columns = tables.arrays(frame, [*features, target])
+    columns = _arrays(frame, [*features, target], schema["columns"])
     return {
         "format": FORMAT,
         "rows": frame.height,
@@ -38,6 +40,13 @@ def profile(
         "features": {name: drift.describe(columns[name], weights) for name in features},
         "target": {"name": target, **drift.describe(columns[target], weights, listed=len(schema["classes"]), least=1)},
     }
+
+
+def _arrays(frame: pl.DataFrame, names: Sequence[str], declared: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+    """Columns as they are counted: free text, whose values hardly repeat, by its length in characters."""
+    texts = {column["name"] for column in declared if column["kind"] == "text"}
+    lengths = [frame[name].str.len_chars().cast(float) for name in names if name in texts]
+    return tables.arrays(frame.with_columns(lengths), names)
 
 
 def _features(schema: Mapping[str, Any]) -> list[str]:
@@ -62,7 +71,7 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any], frame: pl.DataFrame,
     pairs = {name: (old["features"][name], new["features"][name]) for name in names}
     if target:
         pairs[new["target"]["name"]] = (old["target"], new["target"])
-    columns = tables.arrays(frame, [*pairs])
+    columns = _arrays(frame, [*pairs], new["columns"])
     found = []
     for name, (before, after) in pairs.items():
         cells = drift.counted(before), drift.count(before, columns[name], weights)

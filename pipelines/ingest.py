@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import store
 from pipelines.errors import must
-from pipelines.params import load
+from pipelines.params import load, short
 from pipelines.params.ingest import Ingest
 from pipelines.tables import HOLDOUT, as_text, raw_path, read_table, typed
 
@@ -29,7 +29,7 @@ def read_source(path: Path, params: Ingest) -> pl.DataFrame:
     if not path.exists() and not any(mark in str(path) for mark in "*?["):
         rule = f"{path} must hold the table that ingest.source names"
         raise must(rule, "it is missing", "Run `expost retrain`, which reads the source, or `dvc pull` where it was pushed before.")
-    text = [name for name, column in params.columns.items() if column.kind == "category"]
+    text = [name for name, column in params.columns.items() if column.kind in ("category", "text")]
     frame = read_table(path, text).with_row_index(_ROW, offset=1)
     if not params.where:
         return frame
@@ -102,6 +102,26 @@ def check_features(table: pl.DataFrame, features: Sequence[str]) -> None:
         raise must(f"feature {name!r} must vary", got, f"Mend the source, or set ingest.columns.{name}.role to ignored in params.yaml.")
 
 
+#: Distinct values of a category above which it may be none: names of things and sentences have about as many as there are rows.
+SUSPICIOUS, MOST_VALUES = 10_000, 200_000
+
+
+def check_categories(table: pl.DataFrame, names: Sequence[str]) -> None:
+    """Raise ExpostError where a category is no category: more than 10,000 values in over half of its rows, or more than 200,000."""
+    for name in names:
+        column = table[name].drop_nulls()
+        distinct = column.n_unique()
+        if distinct <= SUSPICIOUS or (distinct <= MOST_VALUES and 2 * distinct <= len(column)):
+            continue
+        key = f"ingest.columns.{name}"
+        remedy = (
+            f"Set {key}.kind to text in params.yaml where it holds words, or {key}.role to key, group or ignored where it names rows or things; "
+            "where it is a code, keep the part of it that groups the rows."
+        )
+        got = f"it has {distinct} in {len(column)} rows, such as {short(column[0])!r}"
+        raise must(f"feature {name!r} is declared as a category, whose values must repeat", got, remedy)
+
+
 def check_weights(table: pl.DataFrame, name: str, rows: pl.Series) -> None:
     """Raise ExpostError where the column with the role weight, a count of identical rows, is missing, below 1 or no whole number."""
     column = table[name]
@@ -156,6 +176,7 @@ def main() -> None:
     table = pl.concat(tables, rechunk=True)
     check_target(table[params.target], params.classes)
     check_features(table, params.features)
+    check_categories(table, [name for name in params.features if params.columns[name].kind == "category"])
     with store.stage_folder("ingest") as out:
         table.write_parquet(out / "table.parquet", compression="zstd", compression_level=3, statistics=False, row_group_size=250_000)
         store.write_json(out / "schema.json", schema_of(params, len(table), notes))

@@ -124,7 +124,7 @@ def _columns(rows: Int) -> tuple[pl.DataFrame, dict[str, str], str | None]:
 
 def _inputs(frame: pl.DataFrame, kinds: dict[str, str]) -> Inputs:
     numbers = {name: frame[name].cast(float).fill_null(np.nan).to_numpy() for name, kind in kinds.items() if kind in ("number", "date")}
-    categories = {name: _codes(frame[name]) for name, kind in kinds.items() if kind not in ("number", "date")}
+    categories = {name: _codes(frame[name]) for name, kind in kinds.items() if kind not in ("number", "date", "text")}
     return Inputs(numbers, categories)
 
 

@@ -29,7 +29,7 @@ OPERATORS = (
 )
 #: Attributes that are text, and what they may say.
 TEXTS = {"approximate": ("none", "tanh"), "auto_pad": ("NOTSET",), "mode": ("constant", "edge", "reflect")}
-INPUTS, OUTPUTS = {"numbers", "categories"}, {"logits", "embedding"}
+INPUTS, OUTPUTS = {"numbers", "categories", "text"}, {"logits", "embedding"}
 #: The logits of each network, where there are several: (n, M, K).
 EACH = "each"
 #: Most operators, and most numbers that all inner values together may hold for one batch: 4 GB of them.

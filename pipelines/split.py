@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines import store
+from pipelines.core import words
 from pipelines.core.partition import PARTS, Assignment, assign_parts, calib_rows, folds_of, needed, unseen
 from pipelines.core.rowhash import HASH, Column, Text
 from pipelines.errors import must
@@ -137,15 +138,32 @@ def rows_needed(least: int, share: float) -> int:
 
 
 def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """numbers (n, F) float64 with NaN for missing, categories (n, C) int32 with -1 for missing; their names and vocabularies."""
-    features = [column["name"] for column in schema["columns"] if column["role"] in ("feature", "feature+cost")]
-    numbers = {name: column for name in features if not isinstance(column := columns[name], Text)}
-    texts = {name: column for name in features if isinstance(column := columns[name], Text)}
+    """numbers (n, F) float64 with NaN for missing, categories (n, C) int32 with -1 for missing, text (n, T, L) int16; names and vocabularies.
+
+    Text is hashed here, which is fitted on nothing: L is the longest row's number of words.
+    """
+    kinds = {column["name"]: column["kind"] for column in schema["columns"] if column["role"] in ("feature", "feature+cost")}
+    numbers = {name: column for name in kinds if not isinstance(column := columns[name], Text)}
+    texts = {name: column for name, kind in kinds.items() if isinstance(column := columns[name], Text) and kind != "text"}
+    hashed = {
+        name: words.ids(column.values)[column.codes]
+        for name, kind in kinds.items()
+        if isinstance(column := columns[name], Text) and kind == "text"
+    }
+    longest = max((int((found != words.FILL).sum(axis=1).max()) for found in hashed.values()), default=0)
     stacked = {
         "numbers": np.column_stack(list(numbers.values())) if numbers else np.empty((schema["rows"], 0), dtype=np.float64),
         "categories": np.column_stack([text.codes for text in texts.values()]) if texts else np.empty((schema["rows"], 0), dtype=np.int32),
+        "text": np.stack([found[:, :longest] for found in hashed.values()], axis=1)
+        if hashed
+        else np.empty((schema["rows"], 0, 0), dtype=np.int16),
     }
-    names = {"numbers": list(numbers), "categories": list(texts), "vocabularies": {name: list(text.values) for name, text in texts.items()}}
+    names = {
+        "numbers": list(numbers),
+        "categories": list(texts),
+        "texts": list(hashed),
+        "vocabularies": {name: list(text.values) for name, text in texts.items()},
+    }
     return stacked, names
 
 

@@ -289,9 +289,9 @@ def _number(text: str) -> float | None:
 
 
 def typed(frame: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series | None = None, remedy: str | None = None) -> pl.DataFrame:
-    """Give each column of `kinds` (name -> number, category, boolean or date) its type, in that order; other columns are left out.
+    """Give each column of `kinds` (name -> number, category, boolean, date or text) its type, in that order; other columns are left out.
 
-    number and date become Float64 (days since 1970-01-01 for dates), category and boolean String ("true"/"false"), missing
+    number and date become Float64 (days since 1970-01-01 for dates), category, text and boolean String ("true"/"false"), missing
     null. `rows` are the row numbers to name in messages, 1.. by default. Raises ExpostError naming the column, the rows and
     the values that have no such form; its `remedy` is a change of the values or of params.yaml where none is given.
     """
@@ -301,7 +301,7 @@ def typed(frame: pl.DataFrame, kinds: Mapping[str, str], rows: pl.Series | None 
 
 
 def _typed_series(series: pl.Series, kind: str, rows: pl.Series | None, remedy: str | None) -> pl.Series:
-    convert = {"number": _as_number, "category": _as_category, "boolean": _as_boolean, "date": _as_days}[kind]
+    convert = {"number": _as_number, "category": _as_category, "boolean": _as_boolean, "date": _as_days, "text": as_text}[kind]
     result = convert(series)
     lost = result.is_null() & _is_given(series)
     if lost.any():

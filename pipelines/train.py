@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipelines.network.fit import Fitted
 
 TRAIN, VALID, CALIB = 0, 1, 2
-ARRAYS = ("numbers", "categories", "labels", "parts", "weights", "unseen")
+ARRAYS = ("numbers", "categories", "text", "labels", "parts", "weights", "unseen")
 CHECKPOINTS = Path(".checkpoints")
 
 
@@ -86,14 +86,16 @@ def read_inputs() -> tuple[Inputs, dict[str, Any]]:
     columns = {name: np.load(store.need(store.stage_path("split", f"{name}.npy")), mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     meta = store.read_json(store.stage_path("split", "meta.json"))
     rows = np.flatnonzero(np.isin(columns["parts"], (TRAIN, VALID, CALIB)))
-    numbers, categories, labels, parts, weights, unseen = (np.asarray(columns[name][rows]) for name in ARRAYS)
+    numbers, categories, text, labels, parts, weights, unseen = (np.asarray(columns[name][rows]) for name in ARRAYS)
     repeats = int((meta["rule"].get("folds") or {"repeats": 0})["repeats"])
     learnt = np.ones(len(rows), dtype=bool) if repeats else parts == TRAIN
-    fitted = encode.fit(numbers[learnt], categories[learnt], meta["numbers"], meta["categories"], meta["vocabularies"])
+    texts = {name: text[:, column] for column, name in enumerate(meta["texts"])}
+    learnable = {name: found[learnt] for name, found in texts.items()}
+    fitted = encode.fit(numbers[learnt], categories[learnt], meta["numbers"], meta["categories"], meta["vocabularies"], texts=learnable)
     encoded = encode.transform(
         fitted, encode.named(meta["numbers"], numbers), encode.named(meta["categories"], categories), meta["vocabularies"]
     )
-    arrays: dict[str, NDArray[Any]] = {"numbers": encoded[0], "categories": encoded[1]}
+    arrays: dict[str, NDArray[Any]] = {"numbers": encoded[0], "categories": encoded[1], "text": encode.transform_texts(fitted, texts)}
     arrays = {name: array for name, array in arrays.items() if array.shape[1]}
     counted = None if (weights == 1).all() else weights
     return Inputs(rows, arrays, labels.astype(np.int64), parts, unseen, repeats, counted, len(meta["classes"])), fitted
@@ -122,6 +124,7 @@ def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
     given = {
         "number_count": encode.number_count(preprocessing),
         "cardinalities": encode.cardinalities(preprocessing),
+        "texts": encode.text_sizes(preprocessing),
         "classes": inputs.classes,
     }
     return Task(rows, plan, lambda params: builder(params.network, given, rows, plan))

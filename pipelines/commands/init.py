@@ -303,7 +303,7 @@ def _about(proposals: list[Proposal], utility: Utility) -> dict[str, str]:
 def _sentences(proposals: list[Proposal]) -> list[str]:
     """What was assumed of the columns: the plain ones counted, each other one named with the reason."""
     features = [p for p in proposals if p.is_feature]
-    kinds = {kind: sum(p.kind == kind for p in features) for kind in ("number", "category", "boolean", "date")}
+    kinds = {kind: sum(p.kind == kind for p in features) for kind in ("number", "category", "boolean", "date", "text")}
     counted = ", ".join(f"{count} of kind {kind}" for kind, count in kinds.items() if count)
     said = [f"{len(features)} columns are features: {counted}."]
     said += [f"{p.name} is {'the ' if p.role in ('key', 'group') else ''}{p.role}: {p.why}." for p in proposals if p.role != "feature"]

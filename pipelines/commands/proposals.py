@@ -66,7 +66,8 @@ class Wishes:
             role, why = "cost", f"the utility reads it; with --role '{proposal.name}=feature+cost' training sees it too"
         if role is None:
             return None
-        kind = "category" if role in ("group", "key") else "number" if role == "weight" else proposal.kind
+        named = role in ("group", "key") or (proposal.kind == "text" and role != "feature")
+        kind = "category" if named else "number" if role == "weight" else proposal.kind
         return replace(proposal, role=role, kind=kind, why=why)
 
 
@@ -85,13 +86,11 @@ def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, An
 
 
 def kind_of(column: pl.Series) -> str:
-    """number, category, boolean or date: by type; text by what all of its values look like; whole numbers by name and count."""
+    """number, category, boolean, date or text: by type; strings by what all of their values look like; whole numbers by name and count."""
     import polars as pl
 
-    if column.dtype == pl.Boolean:
-        return "boolean"
-    if column.dtype in (pl.Date, pl.Datetime):
-        return "date"
+    if column.dtype in (pl.Boolean, pl.Date, pl.Datetime):
+        return "boolean" if column.dtype == pl.Boolean else "date"
     if column.dtype.is_numeric():
         return "category" if _is_code(column) else "number"
     if column.dtype == pl.String and column.null_count() < len(column):
@@ -101,7 +100,15 @@ def kind_of(column: pl.Series) -> str:
             return "date"
         if len(distinct) > FEW and distinct.cast(pl.Float64, strict=False).is_finite().fill_null(False).all():
             return "number"
+        return "text" if _is_prose(distinct) else "category"
     return "category"
+
+
+def _is_prose(distinct: pl.Series) -> bool:
+    """Whether distinct values are sentences: many, of four words in the mean."""
+    if len(distinct) <= CODES or bool(distinct.str.contains(_OTHER_DATE).all()):
+        return False
+    return float(distinct.str.count_matches(r"\S+").to_numpy().mean()) >= 4
 
 
 def _is_code(column: pl.Series) -> bool:
@@ -152,12 +159,14 @@ def _judge(column: pl.Series, proposal: Proposal, labels: np.ndarray[Any, Any], 
 
 
 def _naming(column: pl.Series, codes: np.ndarray[Any, Any], proposal: Proposal) -> Proposal | None:
-    """Columns that name rows, parts, moments or free text rather than describe them; None for those that describe."""
+    """Columns that name rows, parts or moments rather than describe them, and free text; None for those that describe."""
     if proposal.kind == "date":
         return replace(proposal, role="time", why="a date; parts follow it only with --time")
-    is_text = str(column.dtype) == "String" and proposal.kind == "category"
+    is_text = str(column.dtype) == "String" and proposal.kind in ("category", "text")
     if is_text and (why := _unreadable(column)):
-        return replace(proposal, role="ignored", why=why)
+        return replace(proposal, role="ignored", kind="category", why=why)
+    if proposal.kind == "text":
+        return replace(proposal, why="free text, read by its words and pairs of words")
     if not is_text and not column.dtype.is_integer():
         return None
     return _identifying(column, codes, proposal, is_text)
@@ -185,8 +194,7 @@ def _unreadable(column: pl.Series) -> str:
         return "declares parts: to use them, see split.by: column"
     if bool(values.str.contains(_OTHER_DATE).all()):
         return "looks like dates in a form other than ISO 8601 (2024-01-31)"
-    words = values.str.count_matches(r"\S+").to_numpy()
-    return "free text" if len(values) > CODES and words.mean() >= 4 else ""
+    return ""
 
 
 def _counts_up(column: pl.Series) -> bool:

@@ -3,7 +3,8 @@
 Numbers: a stored grid of train quantiles maps onto the scores of a normal distribution (`np.interp`, no noise), so heavy tails
 and outliers stay inside the range that periodic embeddings resolve; a missing value becomes the train median, with an indicator
 column where train rows miss it too. Categories: values seen in train have codes 1, 2, ...; a missing value has its own code when
-train rows miss it too; everything else has code 0, whose embedding is zero.
+train rows miss it too; everything else has code 0, whose embedding is zero. Of many values those of few train rows share one code, the last,
+which values never seen get too. Text: the hashed words of `core/words.py` that occur in several train rows have codes 1, 2, ...; others are left out.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from pipelines.core.words import FILL, MISSING
 from pipelines.errors import must
 
 FORMAT = 1
 GRID = 256
 UNSEEN = 0
+#: With more values than this a category's values of fewer train rows than this are taken together: one or two rows teach nothing of a value.
+MANY_VALUES, VALUE_ROWS = 100, 3
+#: Words of a text column that are kept, the most frequent ones, and train rows that each must occur in.
+MOST_WORDS, WORD_ROWS = 4096, 2
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
 
@@ -30,28 +36,34 @@ def fit(
     number_names: Sequence[str],
     category_names: Sequence[str],
     vocabularies: Mapping[str, Sequence[str]],
+    *,
+    texts: Mapping[str, Codes] | None = None,
 ) -> dict[str, Any]:
     """Fit the preprocessing on train rows: `numbers` (n, F), NaN missing; `categories` (n, C) codes into `vocabularies`, -1 missing.
 
-    Returns plain JSON types. Columns that are constant in these rows are listed under `dropped` and reach no network.
+    `texts` are columns by name, (n, L) as `core/words.py` numbers them. Returns plain JSON types. Columns that are constant in these rows are listed under `dropped` and reach no network.
     Raises ExpostError when nothing varies.
     """
     fitted_numbers = [_fit_number(name, column) for name, column in zip(number_names, numbers.T, strict=True)]
     fitted_categories = [_fit_category(name, column, vocabularies[name]) for name, column in zip(category_names, categories.T, strict=True)]
     kept_numbers = [column for column in fitted_numbers if column["grid"] or column["indicator"]]
-    kept_categories = [column for column in fitted_categories if len(column["values"]) + column["missing"] > 1]
-    kept = {column["name"] for column in (*kept_numbers, *kept_categories)}
+    kept_categories = [column for column in fitted_categories if len(column["values"]) + column["missing"] + bool(column["rare"]) > 1]
+    kept_texts = [_fit_text(name, found) for name, found in (texts or {}).items() if (found != found[:1]).any()]
+    kept_texts = [column for column in kept_texts if column["words"]]
+    names = [*number_names, *category_names, *(texts or {})]
+    kept = {column["name"] for column in (*kept_numbers, *kept_categories, *kept_texts)}
     if not kept:
         raise must(
             "at least one feature must vary in the train rows",
-            f"all {len(number_names) + len(category_names)} are constant",
+            f"all {len(names)} are constant",
             "Give more columns the role feature, or add rows.",
         )
     return {
         "format": FORMAT,
         "numbers": kept_numbers,
         "categories": kept_categories,
-        "dropped": [name for name in (*number_names, *category_names) if name not in kept],
+        "texts": kept_texts,
+        "dropped": [name for name in names if name not in kept],
     }
 
 
@@ -80,8 +92,23 @@ def _quantile_scores(ordered: Floats) -> tuple[Floats, Floats]:
 
 
 def _fit_category(name: str, column: Codes, vocabulary: Sequence[str]) -> dict[str, Any]:
-    seen = np.unique(column)
-    return {"name": name, "values": [vocabulary[code] for code in seen if code >= 0], "missing": bool((seen < 0).any())}
+    rows = np.bincount(column[column >= 0], minlength=len(vocabulary))
+    seen = np.flatnonzero(rows)
+    few = rows[seen] < VALUE_ROWS if len(seen) > MANY_VALUES else np.zeros(len(seen), dtype=bool)
+    return {
+        "name": name,
+        "values": [vocabulary[code] for code in seen[~few]],
+        "missing": bool((column < 0).any()),
+        "rare": [vocabulary[code] for code in seen[few]],
+    }
+
+
+def _fit_text(name: str, found: Codes) -> dict[str, Any]:
+    rows = np.bincount(found.ravel())  # a row holds each of its words once
+    rows[FILL] = 0
+    order = np.argsort(-rows, kind="stable")[:MOST_WORDS]
+    words = np.sort(order[rows[order] >= WORD_ROWS])
+    return {"name": name, "words": words.tolist(), "length": int(np.isin(found, words).sum(axis=1).max())}
 
 
 def transform(
@@ -119,8 +146,28 @@ def _transform_category(fitted: Mapping[str, Any], column: Codes, vocabulary: Se
     known = {value: code for code, value in enumerate(fitted["values"], start=1)}
     # The last entry serves the code -1: a missing value.
     missing = len(known) + 1 if fitted["missing"] else UNSEEN
-    table = np.array([*(known.get(value, UNSEEN) for value in vocabulary), missing], dtype=np.int64)
+    rare = len(known) + bool(fitted["missing"]) + 1 if fitted.get("rare") else UNSEEN
+    table = np.array([*(known.get(value, rare) for value in vocabulary), missing], dtype=np.int64)
     return table[column]
+
+
+def transform_texts(preprocessing: Mapping[str, Any], texts: Mapping[str, Codes]) -> NDArray[np.int64]:
+    """Codes (n, L') of the words of text columns given by name, (n, L) as `core/words.py` numbers them: one column after the other, 0 fills up.
+
+    Words that the preprocessing does not know are left out, so that what follows them counts; of a text with more known words than any in
+    train the first are taken.
+    """
+    parts = [_transform_text(fitted, texts[fitted["name"]]) for fitted in preprocessing.get("texts", ())]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), np.int64)
+
+
+def _transform_text(fitted: Mapping[str, Any], found: Codes) -> NDArray[np.int64]:
+    words, length = np.asarray(fitted["words"]), fitted["length"]
+    place = np.searchsorted(words, found).clip(max=len(words) - 1)
+    codes = np.where(words[place] == found, place + 1, UNSEEN)
+    first = np.argsort(codes == UNSEEN, axis=1, kind="stable")[:, :length]
+    codes = np.take_along_axis(codes, first, axis=1)
+    return np.pad(codes, ((0, 0), (0, length - codes.shape[1]))).astype(np.int64)
 
 
 def named(names: Sequence[str], columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -130,7 +177,12 @@ def named(names: Sequence[str], columns: NDArray[Any]) -> dict[str, NDArray[Any]
 
 def cardinalities(preprocessing: Mapping[str, Any]) -> list[int]:
     """Number of codes of each category column of the network, the unseen code included."""
-    return [1 + len(fitted["values"]) + bool(fitted["missing"]) for fitted in preprocessing["categories"]]
+    return [1 + len(fitted["values"]) + bool(fitted["missing"]) + bool(fitted.get("rare")) for fitted in preprocessing["categories"]]
+
+
+def text_sizes(preprocessing: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Number of codes of each text column of the network, 0 included, and of codes that a row holds."""
+    return [(1 + len(fitted["words"]), fitted["length"]) for fitted in preprocessing.get("texts", ())]
 
 
 def number_count(preprocessing: Mapping[str, Any]) -> int:
@@ -138,10 +190,19 @@ def number_count(preprocessing: Mapping[str, Any]) -> int:
     return sum(bool(fitted["grid"]) + bool(fitted["indicator"]) for fitted in preprocessing["numbers"])
 
 
-def unseen_counts(preprocessing: Mapping[str, Any], codes: NDArray[np.int64], missing: Mapping[str, NDArray[np.bool_]]) -> dict[str, int]:
-    """Rows of each category column that hold a value never seen in train; `codes` (n, C') of `transform`, `missing` masks (n,) by name."""
-    counts = {
-        fitted["name"]: int(((column == UNSEEN) & ~missing[fitted["name"]]).sum())
-        for fitted, column in zip(preprocessing["categories"], codes.T, strict=True)
-    }
+def unseen_counts(
+    preprocessing: Mapping[str, Any], categories: Mapping[str, Codes], vocabularies: Mapping[str, Sequence[str]], texts: Mapping[str, Codes]
+) -> dict[str, int]:
+    """Rows of each category column that hold a value never seen in train, and of each text column without any word known from train.
+
+    The columns are those that `transform` and `transform_texts` take.
+    """
+    counts = {}
+    for fitted in preprocessing["categories"]:
+        name = fitted["name"]
+        known = {*fitted["values"], *fitted.get("rare", ())}
+        counts[name] = int(np.array([*(value not in known for value in vocabularies[name]), False])[categories[name]].sum())
+    for fitted in preprocessing.get("texts", ()):
+        found = texts[fitted["name"]]
+        counts[fitted["name"]] = int(((found[:, 0] != MISSING) & ~np.isin(found, fitted["words"]).any(axis=1)).sum())
     return {name: count for name, count in counts.items() if count}

@@ -16,7 +16,7 @@ Make = Callable[[int], nn.Module]
 
 
 def builder(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan) -> Make:
-    """What builds a network, by its number in the plan, with fresh weights; `given` are `number_count`, `cardinalities`, `classes`.
+    """What builds a network, by its number in the plan, with fresh weights; `given` are `number_count`, `cardinalities`, `texts`, `classes`.
 
     Raises ExpostError, before anything is trained, where a network of the user's is none that can be trained and shipped.
     """
@@ -25,9 +25,8 @@ def builder(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan
         return lambda number: build()
 
     def make(number: int) -> TabularNetwork:
-        network = TabularNetwork(given["number_count"], given["cardinalities"], given["classes"], settings)
-        if "categories" in rows.inputs:
-            network.forget(rows.inputs["categories"][plan.learn[number]])
+        network = TabularNetwork(given["number_count"], given["cardinalities"], given["classes"], settings, given["texts"])
+        network.forget(rows.take(plan.learn[number]).inputs)
         return network
 
     return make

@@ -21,10 +21,29 @@ def embedding_size(cardinality: int, largest: int) -> int:
     return min(largest, 1 + math.ceil(math.sqrt(cardinality)))
 
 
-class TabularNetwork(nn.Module):
-    """Inputs `numbers` (B, F) float32 and `categories` (B, C) int64, those that exist, to member logits (B, k, K) and embedding (B, k, D)."""
+#: Standard deviation of the words' embeddings at the start. With 1, as categories have it, words of few rows stay noise.
+TEXT_SCALE = 0.01
 
-    def __init__(self, number_count: int, cardinalities: Sequence[int], classes: int, params: NetworkParams) -> None:
+
+def _bag(table: nn.Module, codes: Tensor) -> Tensor:
+    """Sum of the embeddings of a row's codes (B, L) over the root of their number, (B, d): what `nn.EmbeddingBag` does, which neither vmap nor ONNX takes.
+
+    Code 0 fills up: its embedding is zero.
+    """
+    count = (codes != 0).sum(dim=1, keepdim=True).clamp(min=1)
+    found: Tensor = table(codes).sum(dim=1) / count.to(torch.float32).sqrt()
+    return found
+
+
+class TabularNetwork(nn.Module):
+    """Inputs `numbers` (B, F) float32, `categories` (B, C) and `text` (B, L) int64, those that exist, to member logits (B, k, K) and embedding (B, k, D).
+
+    `texts` has for each text column its number of codes and how many of them a row holds; the columns stand side by side in `text`.
+    """
+
+    def __init__(
+        self, number_count: int, cardinalities: Sequence[int], classes: int, params: NetworkParams, texts: Sequence[tuple[int, int]] = ()
+    ) -> None:
         super().__init__()
         self.numbers = (
             PeriodicEmbeddings(
@@ -42,7 +61,13 @@ class TabularNetwork(nn.Module):
         self.categories = nn.ModuleList(
             nn.Embedding(cardinality, size, padding_idx=0) for cardinality, size in zip(cardinalities, category_sizes, strict=True)
         )
-        sizes = [params.number_embedding] * number_count + category_sizes
+        self.texts = nn.ModuleList(nn.Embedding(words, params.text_embedding, padding_idx=0) for words, _ in texts)
+        self.text_lengths = [length for _, length in texts]
+        for table in self.texts:
+            assert isinstance(table, nn.Embedding)
+            with torch.no_grad():
+                table.weight.mul_(TEXT_SCALE)
+        sizes = [params.number_embedding] * number_count + category_sizes + [params.text_embedding] * len(texts)
         self.width_in = sum(sizes)
         self.view = EnsembleView(k=params.k)
         self.backbone = MLPBackboneBatchEnsemble(
@@ -59,21 +84,27 @@ class TabularNetwork(nn.Module):
         #: Per row, in a forward step; what a number of threads is chosen by.
         self.multiply_adds = params.k * params.width * (self.width_in + params.width * (params.blocks - 1))
 
-    def forget(self, categories: Tensor) -> None:
-        """Zero the embeddings of the codes that do not occur in `categories` (n, C): a network meets a value that it never saw as the mean of others.
+    def forget(self, inputs: Mapping[str, Tensor]) -> None:
+        """Zero the embeddings of the codes that do not occur in `inputs` of n rows: a network meets a value that it never saw as the mean of others.
 
         Nothing moves them afterwards: they get no gradient, and decay leaves zero where it is.
         """
-        for column, table in enumerate(self.categories):
+        found = [*zip(self.categories, inputs["categories"].unbind(1), strict=True)] if len(self.categories) else []
+        for table, codes in [*found, *zip(self.texts, self._split(inputs), strict=True)]:
             assert isinstance(table, nn.Embedding)
-            absent = torch.bincount(categories[:, column], minlength=table.num_embeddings) == 0
+            absent = torch.bincount(codes.flatten(), minlength=table.num_embeddings) == 0
             with torch.no_grad():
                 table.weight[absent] = 0
+
+    def _split(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Codes (B, L) of each text column."""
+        return list(torch.split(inputs["text"], self.text_lengths, dim=1)) if self.text_lengths else []
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return (member logits, embedding)."""
         parts = [table(inputs["categories"][:, column]) for column, table in enumerate(self.categories)]
         if self.numbers is not None:
             parts.insert(0, self.numbers(inputs["numbers"]).flatten(1))
+        parts += [_bag(table, codes) for table, codes in zip(self.texts, self._split(inputs), strict=True)]
         embedding = self.backbone(self.view(torch.cat(parts, dim=1)))
         return self.output(embedding), embedding

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pipelines.params import Section
 
 Role = Literal["feature", "key", "group", "time", "weight", "cost", "feature+cost", "ignored"]
-Kind = Literal["number", "category", "boolean", "date"]
+Kind = Literal["number", "category", "boolean", "date", "text"]
 
 
 class Column(Section):
@@ -46,6 +46,14 @@ class Ingest(Section):
             raise ValueError("ingest.columns must name at least one feature, however: none has the role feature. Give one that role.")
         if sum(column.role == "group" for column in self.columns.values()) > 1:
             raise ValueError("at most one column may have the role group, however: several do. Keep the coarsest.")
+        texts = [
+            name for name, column in self.columns.items() if column.kind == "text" and column.role not in ("feature", "key", "ignored")
+        ]
+        if texts:
+            role = self.columns[texts[0]].role
+            raise ValueError(
+                f"a column of kind text must have the role feature, however: {texts[0]!r} is {role}. Make it a category, or change its role."
+            )
         weights = [name for name, column in self.columns.items() if column.role == "weight"]
         if len(weights) > 1:
             raise ValueError(

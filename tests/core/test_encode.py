@@ -75,9 +75,9 @@ def test_codes_do_not_depend_on_the_vocabulary_that_a_batch_happens_to_have(valu
     np.testing.assert_array_equal(*results)
     expected = {"a": 1, "b": 2, None: 3}
     assert results[0][:, 0].tolist() == [expected.get(value, encode.UNSEEN) for value in values]
-    missing = {"c": np.array([value is None for value in values])}
     unseen = sum(value in ("new", "other") for value in values)
-    assert encode.unseen_counts(FITTED, results[0], missing) == ({"c": unseen} if unseen else {})
+    for codes, words in ((own, vocabulary), (shared, wide)):
+        assert encode.unseen_counts(FITTED, {"c": codes}, {"c": words}, {}) == ({"c": unseen} if unseen else {})
 
 
 def test_numbers_follow_sklearns_quantile_transformer() -> None:

@@ -17,7 +17,7 @@ TINY = {"network": {"k": 4, "width": 16, "number_embedding": 4, "frequencies": 4
 
 
 def mixed_table(rows: int = 700, seed: int = 0) -> pl.DataFrame:
-    """Numbers (one with gaps, one heavy-tailed), a category with a rare value and gaps, a boolean, a date, and the target."""
+    """Numbers (one with gaps, one heavy-tailed), a category with a rare value and gaps, a boolean, a date, a text, and the target."""
     rng = np.random.default_rng(seed)
     number, heavy, colour = rng.normal(size=rows), rng.lognormal(0, 2, rows), rng.choice(["red", "green", "blue"], rows)
     flag, day = rng.random(rows) < 0.4, rng.integers(0, 1000, rows)
@@ -30,14 +30,20 @@ def mixed_table(rows: int = 700, seed: int = 0) -> pl.DataFrame:
             "colour": [None if row % 11 == 0 else str(value) for row, value in enumerate(colour)],
             "flag": flag,
             "day": [datetime.date(2020, 1, 1) + datetime.timedelta(days=int(value)) for value in day],
+            "note": [None if row % 13 == 0 else note(float(value)) for row, value in enumerate(risk)],
             "outcome": ["bad" if value > 0.5 else "good" for value in risk],
         }
     )
 
 
+def note(risk: float) -> str:
+    """A sentence that tells a little of the risk, with a number of its own."""
+    return f"Paid {'late' if round(10 * abs(risk)) % 3 == 0 or risk > 2 else 'in time'}, case {round(1000 * abs(risk)) % 97}!"
+
+
 def params(**train: Any) -> dict[str, Any]:
     """Parameters for `mixed_table`."""
-    kinds = {"number": "number", "heavy": "number", "colour": "category", "flag": "boolean", "day": "date"}
+    kinds = {"number": "number", "heavy": "number", "colour": "category", "flag": "boolean", "day": "date", "note": "text"}
     columns = {"key": {"role": "key", "kind": "category"}} | {name: {"role": "feature", "kind": kind} for name, kind in kinds.items()}
     return {
         "ingest": {"source": "mixed.csv", "target": "outcome", "classes": ["good", "bad"], "columns": columns},

@@ -517,7 +517,7 @@ def test_rows_are_scored_by_the_networks_that_never_saw_them() -> None:
 def test_a_value_that_a_network_never_saw_is_a_zero_embedding_to_it() -> None:
     rows = example(60, 0, (4, 3))
     network = TabularNetwork(0, [4, 3], 2, TINY)
-    network.forget(rows.inputs["categories"][rows.inputs["categories"][:, 0] != 2])
+    network.forget(rows.take(rows.inputs["categories"][:, 0] != 2).inputs)
     assert not network.categories[0].weight[2].any()  # type: ignore[union-attr]
     assert network.categories[0].weight[[1, 3]].any(dim=1).all()  # type: ignore[union-attr]
     assert network.categories[1].weight[1:].any(dim=1).all()  # type: ignore[union-attr]
