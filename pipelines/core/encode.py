@@ -125,7 +125,7 @@ def transform(
     codes = [
         _transform_category(fitted, categories[fitted["name"]], vocabularies[fitted["name"]]) for fitted in preprocessing["categories"]
     ]
-    rows = len(next(iter((*columns, *codes))))
+    rows = len(next(iter((*numbers.values(), *categories.values())), ()))
     return (
         np.stack(columns, axis=1).astype(np.float32) if columns else np.zeros((rows, 0), np.float32),
         np.stack(codes, axis=1) if codes else np.zeros((rows, 0), np.int64),

@@ -135,7 +135,7 @@ def test_noise_for_an_embedding_at_equal_probabilities_fails_in_v_information_al
 def a_number_of_one_holdout_row(workspace: Path) -> np.float32:
     """The first encoded number of a holdout row, which no other row shares."""
     loaded = bundle.Bundle.load(workspace / "data/package/bundle")
-    first = loaded.encode(pl.read_parquet(workspace / "data/ingest/table.parquet")).numbers[:, 0]
+    first = loaded.encode(pl.read_parquet(workspace / "data/ingest/table.parquet")).inputs["numbers"][:, 0]
     values, counts = np.unique(first, return_counts=True)
     held = first[np.load(workspace / "data/split/parts.npy") == HOLDOUT]
     return held[np.isin(held, values[counts == 1])][0]

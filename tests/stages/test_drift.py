@@ -15,7 +15,7 @@ from pipelines import champion, drift, evaluate
 from tests.stages.judging import edit, quick
 from tests.stages.shipped import mixed_table
 
-KINDS = {"number": "number", "heavy": "number", "colour": "category", "flag": "boolean", "day": "date"}
+KINDS = {"number": "number", "heavy": "number", "colour": "category", "flag": "boolean", "day": "date", "note": "text"}
 SCHEMA: dict[str, Any] = {
     "target": "outcome",
     "classes": ["good", "bad"],
@@ -70,13 +70,14 @@ def test_columns_that_came_went_or_changed_their_kind_are_listed_not_compared() 
     columns = [
         {"name": "number", "role": "feature", "kind": "category"},
         *SCHEMA["columns"][1:4],
+        *SCHEMA["columns"][5:],
         {"name": "x", "role": "feature", "kind": "number"},
     ]
     new = typed().with_columns(pl.col("number").cast(pl.String), pl.lit(1.0).alias("x"))
     found = changes(typed(), new, {**SCHEMA, "columns": columns})
     retyped = [{"column": "number", "before": "number, feature", "now": "category, feature"}]
     assert found["schema"] == {"added": ["x"], "removed": ["day"], "retyped": retyped}
-    assert [entry["feature"] for entry in found["features"]] == ["heavy", "colour", "flag"]
+    assert [entry["feature"] for entry in found["features"]] == ["heavy", "colour", "flag", "note"]
 
 
 def test_rows_of_one_group_are_worth_one_row() -> None:

@@ -39,7 +39,7 @@ def test_the_same_inputs_give_the_same_bytes(copy: Path) -> None:
 
 def test_schema_holds_the_features_and_the_splits_rule_and_not_the_key(world: Path) -> None:
     schema = Bundle.load(world / "data/package/bundle").schema
-    assert [column["name"] for column in schema["columns"]] == ["number", "heavy", "colour", "flag", "day"]
+    assert [column["name"] for column in schema["columns"]] == ["number", "heavy", "colour", "flag", "day", "note"]
     assert schema["target"] == "outcome"
     assert schema["split"] == json.loads((world / "data/split/meta.json").read_text())["rule"]
 

@@ -32,7 +32,7 @@ def test_golden_rows_are_a_few_rows_of_calib_with_the_pipelines_own_figures(worl
     folder = world / "data/package"
     rows, expected = pl.read_parquet(folder / golden.INPUTS), json.loads((folder / golden.EXPECTED).read_text())
     assert 24 <= len(rows) <= golden.ROWS
-    assert rows.columns == ["number", "heavy", "colour", "flag", "day"]  # neither key nor target
+    assert rows.columns == ["number", "heavy", "colour", "flag", "day", "note"]  # neither key nor target
     table = pl.read_parquet(world / "data/ingest/table.parquet").with_row_index()
     found = rows.join(table, on=rows.columns, nulls_equal=True, how="left", maintain_order="left")["index"].to_numpy()
     calib = np.load(world / "data/calibrate/rows.npy")

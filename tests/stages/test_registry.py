@@ -188,7 +188,8 @@ def test_what_is_missing_in_a_served_row_is_missing_however_pandas_writes_it(rea
     served = Served()
     manifest = json.loads(Path("data/package/bundle/manifest.json").read_text())
     served.load_context(SimpleNamespace(artifacts={"bundle": "data/package/bundle"}, model_config=manifest))
-    none = {"number": [0.5, None], "heavy": [2.0, 0.1], "colour": ["red", None], "flag": ["true", None], "day": ["2021-05-01", None]}
+    none: dict[str, list[Any]] = {"number": [0.5, None], "heavy": [2.0, 0.1], "colour": ["red", None], "flag": ["true", None]}
+    none |= {"day": ["2021-05-01", None], "note": ["Paid late", None]}
     nan = pd.DataFrame({name: [float("nan") if value is None else value for value in values] for name, values in none.items()})
     encoded = served.bundle.encode(pl.DataFrame(none))
     assert not encoded.unseen
@@ -267,8 +268,8 @@ def test_models_serve_answers_with_probabilities_action_and_utility(ready: Path)
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     rows = [
-        {"number": 0.5, "heavy": 2, "colour": "red", "flag": "true", "day": "2021-05-01"},
-        {"number": None, "heavy": 0.1, "colour": "never seen", "flag": None, "day": None},
+        {"number": 0.5, "heavy": 2, "colour": "red", "flag": "true", "day": "2021-05-01", "note": "Paid in time, case 7!"},
+        {"number": None, "heavy": 0.1, "colour": "never seen", "flag": None, "day": None, "note": "雪"},
     ]
     with Path("serve.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
