@@ -106,6 +106,23 @@ def test_fit_sees_the_rows_given_and_no_others() -> None:
     assert encode.cardinalities(part) == [4]
 
 
+def test_of_many_values_the_rare_ones_share_a_code_which_unseen_ones_get_too() -> None:
+    values = [f"v{number:03}" for number in range(150)]
+    codes = np.repeat(np.arange(150), np.where(np.arange(150) < 100, 3, 2)).astype(np.int32)[:-1]  # v149 once
+    codes = np.append(codes, [-1, -1]).astype(np.int32)
+    nothing = np.zeros((len(codes), 0))
+    part = json.loads(json.dumps(encode.fit(nothing, codes[:, None], [], CATEGORY, {"c": values})))
+    (column,) = part["categories"]
+    assert (len(column["values"]), column["rare"], column["missing"]) == (100, values[100:], True)
+    assert encode.cardinalities(part) == [103]
+    vocabulary = {"c": ["new", "v000", "v100", "v149"]}
+    batch = {"c": np.array([0, 1, 2, 3, -1])}
+    assert encode.transform(part, {}, batch, vocabulary)[1][:, 0].tolist() == [102, 1, 102, 102, 101]
+    assert encode.unseen_counts(part, batch, vocabulary, {}) == {"c": 1}, "rare values were seen"
+    few = encode.fit(nothing, np.minimum(codes, 99)[:, None], [], CATEGORY, {"c": values})
+    assert few["categories"][0]["rare"] == [], "100 values are no many"
+
+
 def test_constant_columns_are_dropped_and_all_constant_is_an_error() -> None:
     numbers = np.stack([np.full(50, 3.0), np.full(50, np.nan)], axis=1)
     varying = (np.arange(50) % 2).astype(np.int32)[:, None]

@@ -226,7 +226,8 @@ def test_the_shares_that_probabilities_mean_are_what_is_divided_out(run: Any, bu
     folder = exact(bundle, tmp_path / "exact")
     table = drawn(folder, 0.1, 1000, 30)
     prior = Bundle.load(folder).reference["prior"]
-    implied = [prior[0] - 0.025, prior[1] + 0.025]
+    implied = [0.6, 0.4]
+    assert abs(prior[1] - implied[1]) > 0.01
     edit(folder / "calibrator.json", lambda calibrator: calibrator["reference"].update(implied=implied))
     write_manifest(folder)
     p = run(table, None, folder)[0][PROBABILITIES].to_numpy()
