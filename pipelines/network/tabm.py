@@ -28,10 +28,10 @@ TEXT_SCALE = 0.01
 def _bag(table: nn.Module, codes: Tensor) -> Tensor:
     """Sum of the embeddings of a row's codes (B, L) over the root of their number, (B, d): what `nn.EmbeddingBag` does, which neither vmap nor ONNX takes.
 
-    Code 0 fills up: its embedding is zero.
+    Code 0 fills up and counts for nothing: under vmap it would learn, whatever `padding_idx` says.
     """
-    count = (codes != 0).sum(dim=1, keepdim=True).clamp(min=1)
-    found: Tensor = table(codes).sum(dim=1) / count.to(torch.float32).sqrt()
+    real = (codes != 0).to(torch.float32)
+    found: Tensor = (table(codes) * real[:, :, None]).sum(dim=1) / real.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
     return found
 
 

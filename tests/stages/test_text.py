@@ -129,6 +129,19 @@ def test_a_text_is_what_an_embedding_bag_makes_of_its_words_in_any_order() -> No
     torch.testing.assert_close(network(turned)[0], network(inputs)[0])
 
 
+def test_what_fills_up_a_row_learns_nothing_where_networks_run_side_by_side() -> None:
+    inputs = coded()
+    stack = Stack([TabularNetwork(0, [4], 2, SMALL, TEXTS) for _ in range(3)], inputs)
+    assert stack.vectorised
+    logits, _ = stack({name: value.expand(3, *value.shape) for name, value in inputs.items()})
+    logits.square().sum().backward()
+    for name, weight in stack.weights.items():
+        if name.startswith("texts"):
+            assert weight.grad is not None
+            assert weight.grad.any()
+            assert not weight.grad[:, 0].any()
+
+
 def test_a_network_forgets_the_words_of_rows_that_it_never_learns_from() -> None:
     inputs = coded()
     inputs["text"][inputs["text"] == 3] = 2
