@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import hashlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import bundleform, store, tables, utilities
+from pipelines import bundleform, pictures, store, tables, utilities
 from pipelines.core import calibration, encode, policy, words
 from pipelines.core.utility import expected_utility
 from pipelines.errors import ExpostError, must
-from pipelines.networkfile import EACH
+from pipelines.networkfile import EACH, IMAGE
 from pipelines.params import short
 from pipelines.scoring import Inputs, Network, Scores
 
@@ -235,8 +236,13 @@ class Bundle:
     def network(self) -> Network:
         """The network, loaded at first use; raises ExpostError where its columns are not those of the other files."""
         network = Network(self._model)
-        texts = sum(length for _, length in encode.text_sizes(self.preprocessing))
-        inputs = {"numbers": encode.number_count(self.preprocessing), "categories": len(self.preprocessing["categories"]), "text": texts}
+        image = encode.image_shape(self.preprocessing)
+        inputs = {
+            "numbers": encode.number_count(self.preprocessing),
+            "categories": len(self.preprocessing["categories"]),
+            "text": sum(length for _, length in encode.text_sizes(self.preprocessing)),
+            IMAGE: 0 if image is None else math.prod(image),
+        }
         wanted = {name: width for name, width in {**inputs, "logits": len(self.classes)}.items() if width}
         found = {name: width for name, width in network.widths.items() if name not in ("embedding", EACH)}
         if found != wanted:
@@ -256,8 +262,12 @@ class Bundle:
         kinds = self.features_in(frame.columns)
         # Dates that come as floats are days already: so the table that ingest wrote can be scored too.
         read_as = {name: "number" if kind == "date" and frame.schema[name].is_float() else kind for name, kind in kinds.items()}
-        typed = tables.typed(self._like_train(frame, kinds), read_as, rows, VALUES)
+        picture = next((name for name, kind in kinds.items() if kind == "image"), None)
+        plain = {name: kind for name, kind in read_as.items() if name != picture}
+        typed = tables.typed(self._like_train(frame, kinds), plain, rows, VALUES)
         for name, kind in kinds.items():
+            if name == picture:
+                continue
             series = typed[name]
             if kind in ("number", "date"):
                 _refuse_infinite(series, rows)
@@ -269,6 +279,8 @@ class Bundle:
                 texts[name] = words.ids(vocabularies[name])[codes[name]]
         columns, indices = encode.transform(self.preprocessing, numbers, codes, vocabularies)
         inputs: Inputs = {"numbers": columns, "categories": indices, "text": encode.transform_texts(self.preprocessing, texts)}
+        if picture is not None:
+            inputs = {**inputs, IMAGE: pictures.pixels(frame[picture], self.schema["image"], rows)}
         return Encoded(inputs, encode.unseen_counts(self.preprocessing, codes, vocabularies, texts))
 
     def _like_train(self, frame: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
@@ -392,7 +404,8 @@ def main(arguments: list[str]) -> None:
         raise ExpostError("usage: python -m pipelines.bundle BUNDLE TABLE ROWS OUT")
     folder, table, rows, out = map(Path, arguments)
     bundle = Bundle.load(folder)
-    frame = pl.read_parquet(table)[np.load(rows, allow_pickle=False)]
+    chosen = np.load(rows, allow_pickle=False)
+    frame = pictures.attached(pl.read_parquet(table), chosen, bundle.schema, table.with_name("images.npy"))
     encoded = bundle.encode(frame)
     logits = bundle.score(encoded.inputs).logits
     probability = bundle.probabilities(logits)

@@ -18,7 +18,7 @@ TRIPPED = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, Val
 
 
 #: Where the preprocessing names columns of a kind; all others stand under "categories".
-_READ_AS = {"number": "numbers", "date": "numbers", "text": "texts"}
+_READ_AS = {"number": "numbers", "date": "numbers", "text": "texts", "image": "images"}
 
 
 class _Form(BaseModel):
@@ -48,16 +48,30 @@ class _Text(_Form):
     length: Annotated[int, Field(ge=1, le=words.LENGTH)]
 
 
+class _Image(_Form):
+    name: str
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=3, max_length=3)]
+    mean: Floats
+    deviation: Floats
+
+
+class _Rule(_Form):
+    size: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=2, max_length=2)]
+    channels: Literal[1, 3]
+    resize: Literal["refuse", "area", "bilinear"]
+
+
 class _Preprocessing(_Form):
     format: Literal[1]
     numbers: list[_Number]
     categories: list[_Category]
     texts: list[_Text] = []
+    images: Annotated[list[_Image], Field(max_length=1)] = []
 
 
 class _Column(_Form):
     name: str
-    kind: Literal["number", "category", "boolean", "date", "text"]
+    kind: Literal["number", "category", "boolean", "date", "text", "image"]
     role: str = "feature"
 
 
@@ -66,6 +80,7 @@ class _Schema(_Form):
     columns: Annotated[list[_Column], Field(min_length=1)]
     others: list[_Column]
     split: dict[str, Any]
+    image: _Rule | None = None
 
 
 class _Prior(_Form):
@@ -134,17 +149,29 @@ def _schema_trouble(schema: Mapping[str, Any]) -> str | None:
 
 def _preprocessing_trouble(preprocessing: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
     kinds = {column["name"]: _READ_AS.get(column["kind"], "categories") for column in schema["columns"]}
-    fitted = [(item, place) for place in ("numbers", "categories", "texts") for item in preprocessing.get(place, ())]
+    places = ("numbers", "categories", "texts", "images")
+    fitted = [(item, place) for place in places for item in preprocessing.get(place, ())]
     if not fitted or _twice([item["name"] for item, _ in fitted]):
         return "it names no column, or one twice"
     if any(kinds.get(item["name"]) != place for item, place in fitted):
         return "it reads a column that schema.json does not declare, or another kind of it"
+    if _shape_trouble(preprocessing, schema):
+        return "the images are not those of schema.json"
     if any(len(item["grid"]) != len(item["scores"]) or (np.diff(item["grid"]) <= 0).any() for item in preprocessing["numbers"]):
         return "a grid is not ascending, or has not one score per value"
     if any((np.diff(item["words"]) <= 0).any() for item in preprocessing.get("texts", ())):
         return "the words of a text are not ascending"
     values = [[*item["values"], *item.get("rare", ())] for item in preprocessing["categories"]]
     return "a value of a category is listed twice" if any(map(_twice, values)) else None
+
+
+def _shape_trouble(preprocessing: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    """Whether images are fitted where none are declared, or of another shape, or the other way round."""
+    rule, fitted = schema.get("image"), preprocessing.get("images", [])
+    declared = [column["name"] for column in schema["columns"] if column["kind"] == "image"]
+    if not rule or not fitted:
+        return bool(rule) or bool(fitted) or bool(declared)
+    return bool(declared != [fitted[0]["name"]] or fitted[0]["shape"] != [rule["channels"], *rule["size"]])
 
 
 def _policy_trouble(made: Mapping[str, Any], classes: Sequence[str]) -> str | None:

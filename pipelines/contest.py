@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import store, utilities
+from pipelines import pictures, store, utilities
 from pipelines.bundle import Bundle
 from pipelines.core import evaluation, partition, policy
 from pipelines.core import utility as worth
@@ -133,7 +133,7 @@ def score(bundle: Bundle, table: Table, index: Ints, unseen: NDArray[np.bool_]) 
     Probabilities are those under the class shares that the utility declares now. A row whose scores are no number has NaN and action -1.
     Raises MismatchError where the bundle does not fit the table, ExpostError where it cannot be scored.
     """
-    frame = table.frame[index]
+    frame = pictures.attached(table.frame, index, bundle.schema, store.stage_path("ingest", "images.npy"))
     try:
         encoded = bundle.encode(frame)
         bundle.utility(frame)

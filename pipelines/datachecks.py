@@ -95,7 +95,8 @@ def table_checks(
     checks += [_alive(table[name]) for name in features]
     labels = table[target].cast(str).replace_strict({name: i for i, name in enumerate(classes)}, default=-1, return_dtype=int).to_numpy()
     known = labels >= 0
-    checks += [_honest(table[name].filter(known), labels[known], classes, allow_separating) for name in features if kinds[name] != "text"]
+    plain = [name for name in features if kinds[name] not in ("text", "image")]
+    checks += [_honest(table[name].filter(known), labels[known], classes, allow_separating) for name in plain]
     return checks
 
 

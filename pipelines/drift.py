@@ -50,7 +50,7 @@ def _arrays(frame: pl.DataFrame, names: Sequence[str], declared: Sequence[Mappin
 
 
 def _features(schema: Mapping[str, Any]) -> list[str]:
-    return [column["name"] for column in schema["columns"] if column["role"].startswith("feature")]
+    return [column["name"] for column in schema["columns"] if column["role"].startswith("feature") and column["kind"] != "image"]
 
 
 def _effective(rows: int, weights: ArrayLike | None, groups: NDArray[np.int64] | None) -> float:

@@ -1,6 +1,7 @@
 """Stage `ingest`: the source becomes one typed Parquet table with a role per column.
 
-Reads data/raw; writes data/ingest/table.parquet and schema.json.
+Reads data/raw; writes data/ingest/table.parquet and schema.json, and images.npy where a column holds images: the table then has a name of
+each image's pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import store
+import numpy as np
+
+from pipelines import pictures, store
 from pipelines.errors import must
 from pipelines.params import load, short
 from pipelines.params.ingest import Ingest
@@ -56,11 +59,24 @@ def check_columns(found: Sequence[str], params: Ingest, path: Path) -> None:
             )
 
 
-def type_table(frame: pl.DataFrame, params: Ingest) -> pl.DataFrame:
+def read_images(frame: pl.DataFrame, params: Ingest) -> pictures.Pixels | None:
+    """Images (n, C, H, W) of the table in their declared form, None where it has no column of them; errors as `pictures.pixels`."""
+    if params.picture is None or params.image is None:
+        return None
+    files = frame[pictures.FILE] if pictures.FILE in frame.columns else None
+    return pictures.pixels(frame[params.picture], params.image.model_dump(), frame[_ROW], files)
+
+
+def type_table(frame: pl.DataFrame, params: Ingest, images: pictures.Pixels | None = None) -> pl.DataFrame:
     """Typed columns with a role other than ignored, then the target as text; raises ExpostError for values that have no such form."""
+    import polars as pl
+
     rows = frame[_ROW]
     kinds: dict[str, str] = {name: column.kind for name, column in params.columns.items() if column.role != "ignored"}
-    table = typed(frame, kinds, rows)
+    picture = params.picture
+    table = typed(frame, {name: kind for name, kind in kinds.items() if name != picture}, rows)
+    if images is not None and picture is not None:  # in its place: the name of its pixels, by which equal images are found
+        table = pictures.placed(table, pl.Series(picture, pictures.digests(images), dtype=pl.String), list(kinds))
     for name, kind in kinds.items():
         if kind in ("number", "date") and (infinite := table[name].is_infinite().fill_null(False)).any():
             where = ", ".join(f"row {row}" for row in rows.filter(infinite).head(5))
@@ -140,7 +156,8 @@ def schema_of(params: Ingest, rows: int, notes: list[str]) -> dict[str, Any]:
     """The content of schema.json: target, classes, columns with a role other than ignored in the order declared, rows, notes."""
     kept = [(name, column) for name, column in params.columns.items() if column.role != "ignored"]
     columns = [{"name": name, "role": column.role, "kind": column.kind} for name, column in kept]
-    return {"target": params.target, "classes": list(params.classes), "columns": columns, "rows": rows, "notes": notes}
+    schema = {"target": params.target, "classes": list(params.classes), "columns": columns, "rows": rows, "notes": notes}
+    return schema if params.picture is None or params.image is None else {**schema, "image": params.image.model_dump()}
 
 
 def notes_on(frame: pl.DataFrame, rows: int, params: Ingest) -> list[str]:
@@ -155,7 +172,7 @@ def main() -> None:
     import polars as pl
 
     params = load(Ingest)
-    tables, notes = [], list[str]()
+    tables, notes, found = [], list[str](), list[pictures.Pixels]()
     for source, name in ((params.source, "table"), (params.holdout_source, "holdout")):
         if source is None:
             continue
@@ -168,7 +185,9 @@ def main() -> None:
                 "it has none" + (" that ingest.where accepts" if params.where else ""),
                 "Check the source.",
             )
-        table = type_table(frame, params)
+        images = read_images(frame, params)
+        found += [] if images is None else [images]
+        table = type_table(frame, params, images)
         if params.weight is not None:
             check_weights(table, params.weight, frame[_ROW])
         tables.append(table if params.holdout_source is None else table.with_columns(pl.lit(name == "holdout").alias(HOLDOUT)))
@@ -180,6 +199,8 @@ def main() -> None:
     with store.stage_folder("ingest") as out:
         table.write_parquet(out / "table.parquet", compression="zstd", compression_level=3, statistics=False, row_group_size=250_000)
         store.write_json(out / "schema.json", schema_of(params, len(table), notes))
+        if found:
+            np.save(out / "images.npy", np.concatenate(found), allow_pickle=False)
 
 
 if __name__ == "__main__":

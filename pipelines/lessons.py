@@ -72,7 +72,8 @@ def summary(calib: Calib, rows: Int, taken: Int, actions: Sequence[str], options
     regret = np.maximum(regret_of(utility_of(taken, calib), calib.labels, calib.U), 0.0)
     judged = Judged(regret, calib.weights, calib.groups, calib.labels, difference_range(calib.U))
     inputs = _inputs(frame, {name: kind for name, kind in kinds.items() if name != key})
-    found = core.find(inputs, judged, confidence=options.confidence, seed=options.seed)
+    told = inputs.numbers or inputs.categories  # images alone tell no conditions
+    found = core.find(inputs, judged, confidence=options.confidence, seed=options.seed) if told else ()
     probability = out_of_fold(calib.crossfitted, calib.masks).mean(axis=0)
     usual = np.stack([(taken == action).sum(axis=0) for action in range(len(actions))]).argmax(axis=0)
     shown = Shown(rows, frame, kinds, key, calib.labels, usual, probability, regret, calib.classes, actions)
@@ -117,9 +118,13 @@ def _columns(rows: Int) -> tuple[pl.DataFrame, dict[str, str], str | None]:
 
     columns = store.read_json(store.stage_path("ingest", "schema.json"))["columns"]
     key = next((column["name"] for column in columns if column["role"] == "key"), None)
-    kinds = {column["name"]: column["kind"] for column in columns if column["role"] in FEATURES or column["name"] == key}
-    frame = pl.scan_parquet(store.need(store.stage_path("ingest", "table.parquet"))).select(list(kinds)).collect()[rows]
-    return frame, kinds, key
+    kinds = {
+        column["name"]: column["kind"]
+        for column in columns
+        if column["name"] == key or (column["role"] in FEATURES and column["kind"] != "image")
+    }
+    frame = pl.scan_parquet(store.need(store.stage_path("ingest", "table.parquet"))).select(list(kinds)).collect()
+    return frame[rows] if kinds else frame, kinds, key
 
 
 def _inputs(frame: pl.DataFrame, kinds: dict[str, str]) -> Inputs:

@@ -29,7 +29,8 @@ OPERATORS = (
 )
 #: Attributes that are text, and what they may say.
 TEXTS = {"approximate": ("none", "tanh"), "auto_pad": ("NOTSET",), "mode": ("constant", "edge", "reflect")}
-INPUTS, OUTPUTS = {"numbers", "categories", "text"}, {"logits", "embedding"}
+IMAGE = "image"  #: (n, C, H, W) uint8; all other inputs are tables (n, F)
+INPUTS, OUTPUTS = {"numbers", "categories", "text", IMAGE}, {"logits", "embedding"}
 #: The logits of each network, where there are several: (n, M, K).
 EACH = "each"
 #: Most operators, and most numbers that all inner values together may hold for one batch: 4 GB of them.
@@ -45,8 +46,11 @@ class RefusedError(ExpostError):
         self.reason = reason
 
 
-def check(content: bytes, batch: int) -> None:
-    """Raise ExpostError unless `content` is a network of known operators that holds all its weights and needs bounded memory for a batch."""
+def check(content: bytes, batch: int) -> int:
+    """Number of rows to score at once: `batch`, or fewer where a row is a large image.
+
+    Raises RefusedError unless `content` is a network of known operators that holds all its weights and needs bounded memory for as many rows.
+    """
     import onnx
 
     try:
@@ -58,7 +62,16 @@ def check(content: bytes, batch: int) -> None:
     _check_graph(model)
     for tensor in model.graph.initializer:
         _check_weights(tensor)
+    batch = max(1, batch // _tiles(model))
     _check_memory(model, batch)
+    return batch
+
+
+def _tiles(model: Any) -> int:
+    """How many images of 32 x 32 pixels a row's image is as large as, at least 1."""
+    found = next((item for item in model.graph.input if item.name == IMAGE), None)
+    pixels = math.prod(max(1, int(dim.dim_value)) for dim in found.type.tensor_type.shape.dim[2:]) if found is not None else 1
+    return max(1, math.ceil(pixels / 1024))
 
 
 def _check_graph(model: Any) -> None:
@@ -115,7 +128,7 @@ def _check_memory(model: Any, batch: int) -> None:
     tried.graph.ClearField("value_info")
     for value in (*tried.graph.input, *tried.graph.output):
         dims = value.type.tensor_type.shape.dim
-        if value.type.WhichOneof("value") != "tensor_type" or len(dims) != (3 if value.name == EACH else 2):
+        if value.type.WhichOneof("value") != "tensor_type" or len(dims) != {EACH: 3, IMAGE: 4}.get(value.name, 2):
             raise RefusedError("an input or output is no table")
         if value.name in INPUTS:
             dims[0].dim_value = batch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines import golden, store
+from pipelines import golden, pictures, store
 from pipelines.bundle import Bundle, write_manifest
 from pipelines.errors import must
 
@@ -38,6 +38,7 @@ def bundle_schema(ingested: dict[str, Any], split: dict[str, Any]) -> dict[str, 
         "columns": [column for column in columns if column["role"] in FEATURES],
         "others": [column for column in columns if column["role"] not in FEATURES],
         "split": split["rule"],
+        **({"image": ingested["image"]} if "image" in ingested else {}),
     }
 
 
@@ -118,7 +119,8 @@ def write_golden(out: Path) -> None:
     scored = np.load(store.need(store.stage_path("train", "rows.npy")), allow_pickle=False)
     logits = np.load(store.need(store.stage_path("train", "shipped.npy")), allow_pickle=False)[np.searchsorted(scored, rows)]
     table, bundle = pl.read_parquet(store.need(store.stage_path("ingest", "table.parquet"))), Bundle.load(out / "bundle")
-    golden.write(out, bundle, table[rows], bundle.probabilities(logits))
+    frame = pictures.attached(table, rows, bundle.schema, store.stage_path("ingest", "images.npy"))
+    golden.write(out, bundle, frame, bundle.probabilities(logits))
 
 
 def main() -> None:

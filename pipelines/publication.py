@@ -142,6 +142,8 @@ def example(folder: Path) -> Any:
     bundle = Bundle.load(folder)
     listed, read = (*bundle.schema["columns"], *bundle.schema["others"]), {column["name"] for column in bundle.schema["columns"]}
     columns = {column["name"]: column["kind"] for column in listed if column["name"] in {*read, *bundle.cost_columns}}
+    if "image" in columns.values():
+        return None  # their pixels stand in another file
     table = pl.read_parquet(path, columns=list(columns), n_rows=EXAMPLES)
     days = [pl.from_epoch(pl.col(name).cast(pl.Int64), time_unit="d").cast(pl.String) for name, kind in columns.items() if kind == "date"]
     return pd.DataFrame(table.with_columns(days).to_dict(as_series=False))
@@ -150,7 +152,8 @@ def example(folder: Path) -> Any:
 def requirements() -> list[str]:
     """Exact versions of what scoring imports; the project itself is installed where the model is served."""
     return [
-        f"{name}=={version(name)}" for name in ("mlflow", "numpy", "onnxruntime", "pandas", "polars", "pydantic", "scipy", "scikit-learn")
+        f"{name}=={version(name)}"
+        for name in ("mlflow", "numpy", "onnxruntime", "pandas", "pillow", "polars", "pydantic", "scipy", "scikit-learn")
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,17 +42,18 @@ class Network:
     def __init__(self, model: bytes) -> None:
         import onnxruntime as ort
 
-        networkfile.check(model, BATCH)
+        self._batch = networkfile.check(model, BATCH)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
         with _readable("model.onnx must load in ONNX Runtime"):
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = [node.name for node in self._session.get_inputs()]
-        #: Number of columns of each input and output; of `each` the number of networks.
-        self.widths: dict[str, int] = {node.name: node.shape[1] for node in (*self._session.get_inputs(), *self._session.get_outputs())}
+        #: Numbers of a row of each input, columns of each output; of `each` the number of networks.
+        self.widths: dict[str, int] = {node.name: node.shape[1] for node in self._session.get_outputs()}
+        self.widths |= {node.name: math.prod(node.shape[1:]) for node in self._session.get_inputs()}
 
-    def __call__(self, inputs: Inputs, *, batch: int = BATCH, finite: bool = True) -> Scores:
+    def __call__(self, inputs: Inputs, *, batch: int | None = None, finite: bool = True) -> Scores:
         """Score inputs of n rows each; raises ExpostError on an output that is not finite, unless `finite` is off."""
         logits, embedding = self.run(inputs, ["logits", "embedding"], batch=batch)
         if finite:
@@ -82,8 +84,9 @@ class Network:
         some = np.asarray(unseen.any(axis=1) & ~unseen.all(axis=1))
         return np.where(some[:, None], partial.astype(np.float32), whole)
 
-    def run(self, inputs: Inputs, names: list[str], *, batch: int = BATCH, threads: int | None = None) -> list[NDArray[np.float32]]:
-        """The outputs `names` of the rows, unchecked."""
+    def run(self, inputs: Inputs, names: list[str], *, batch: int | None = None, threads: int | None = None) -> list[NDArray[np.float32]]:
+        """The outputs `names` of the rows, unchecked; `batch` of them at once, as many as fit by default."""
+        batch = batch or self._batch
         used = {name: inputs[name] for name in self._inputs}
 
         def one(start: int) -> Any:

@@ -101,7 +101,7 @@ def _signature(bundle: Bundle) -> Any:
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     costs = [column for column in bundle.schema["others"] if column["role"] == "cost"]
-    kinds = {"number": "double"}
+    kinds = {"number": "double", "image": "binary"}
     inputs = [
         ColSpec(kinds.get(column["kind"], "string"), column["name"], required=False) for column in (*bundle.schema["columns"], *costs)
     ]

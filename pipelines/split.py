@@ -144,7 +144,7 @@ def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[
     """
     kinds = {column["name"]: column["kind"] for column in schema["columns"] if column["role"] in ("feature", "feature+cost")}
     numbers = {name: column for name in kinds if not isinstance(column := columns[name], Text)}
-    texts = {name: column for name, kind in kinds.items() if isinstance(column := columns[name], Text) and kind != "text"}
+    texts = {name: column for name, kind in kinds.items() if isinstance(column := columns[name], Text) and kind not in ("text", "image")}
     hashed = {
         name: words.ids(column.values)[column.codes]
         for name, kind in kinds.items()
@@ -165,6 +165,12 @@ def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[
         "vocabularies": {name: list(text.values) for name, text in texts.items()},
     }
     return stacked, names
+
+
+def picture_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Name and form of the column of images, or nothing."""
+    name = next((column["name"] for column in schema["columns"] if column["kind"] == "image"), None)
+    return {} if name is None else {"image": {"name": name, **schema["image"]}}
 
 
 def weights_of(columns: dict[str, Column], schema: dict[str, Any]) -> npt.NDArray[np.float64]:
@@ -207,7 +213,9 @@ def main() -> None:
         "calib": calib_rows(rule, assignment.parts),
     }
     with store.stage_folder("split") as out:
-        write(out, {**stacked, **aligned}, {"rule": rule, **names, "classes": classes, "sizes": counted})
+        write(out, {**stacked, **aligned}, {"rule": rule, **names, **picture_of(schema), "classes": classes, "sizes": counted})
+        if "image" in schema:
+            store.link(store.stage_path("ingest", "images.npy"), out / "images.npy")
 
 
 if __name__ == "__main__":

@@ -180,6 +180,14 @@ def copy_folder(source: Path, target: Path, remedy: str) -> None:
         copy_plain(file, target / file.name, remedy)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the disk cannot: files of stages are replaced, never written into."""
+    try:
+        target.hardlink_to(need(source))
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from pipelines import pictures
 from pipelines.errors import ExpostError, must
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _RESTORE = "Check the file, and ingest.source in params.yaml."
 
 
 def read_table(path: str | Path, text: Collection[str] = ()) -> pl.DataFrame:
-    """Read a CSV, TSV or Parquet file, a folder or glob of parts, a URL that fsspec opens, or `sklearn:breast_cancer`.
+    """Read a CSV, TSV or Parquet file, a folder or glob of parts, a URL that fsspec opens, or `sklearn:breast_cancer`; images as `pictures` does.
 
     CSV types are inferred over the whole file, except that the columns in `text` stay as written ("007"); empty fields are
     null. Column names are NFC-normalised and stripped. Parts must have the same columns; they follow each other in the order
@@ -48,7 +49,9 @@ def read_files(files: Sequence[Path], text: Collection[str] = ()) -> pl.DataFram
     """Read local files as one table, as `read_table` does."""
     import polars as pl
 
-    parts = [_read_file(file, text) for file in files]
+    if pictures.is_picture(files[0].name):
+        return pictures.read_folder(files)
+    parts = [pictures.read_archive(file) if pictures.is_archive(file.name) else _read_file(file, text) for file in files]
     for file, part in zip(files[1:], parts[1:], strict=True):
         if set(part.columns) != set(parts[0].columns):
             odd = sorted(set(part.columns) ^ set(parts[0].columns))
@@ -84,7 +87,7 @@ def located(source: str) -> Iterator[dict[str, Path]]:
 
 def _with_suffixes(files: dict[str, Path]) -> dict[str, Path]:
     """Names by which the files are known again in a folder: `export?format=csv` has no suffix, and becomes `export.csv`."""
-    known = {name: name.lower().endswith((*PARQUET, *DELIMITED)) for name in files}
+    known = {name: name.lower().endswith((*PARQUET, *DELIMITED, pictures.ARCHIVE, *pictures.FILES)) for name in files}
     return {name if known[name] else name + (PARQUET[0] if _is_parquet(path) else DELIMITED[0]): path for name, path in files.items()}
 
 
@@ -101,9 +104,12 @@ def _local(source: str) -> dict[str, Path]:
             raise must("a table must be a file, a folder, a glob or a URL that exists", f"{source} is missing", _RESTORE)
         root = Path(*parts[:fixed]) if fixed else Path()
         found = sorted(root.glob("/".join(parts[fixed:])))
-    files = {file.relative_to(root).as_posix(): file for file in found if file.is_file() and _is_table(file.relative_to(root))}
+    plain = {file.relative_to(root).as_posix(): file for file in found if file.is_file() and not _is_hidden(file.relative_to(root))}
+    files = {name: file for name, file in plain.items() if _is_table(name)} or {
+        name: file for name, file in plain.items() if pictures.is_picture(name)
+    }
     if not files:
-        known = ", ".join((*PARQUET, *DELIMITED))
+        known = ", ".join((*PARQUET, *DELIMITED, pictures.ARCHIVE, *pictures.FILES))
         raise must(
             f"{source} must hold at least one table ({known})",
             "none is there",
@@ -112,9 +118,12 @@ def _local(source: str) -> dict[str, Path]:
     return files
 
 
-def _is_table(name: Path) -> bool:
-    hidden = any(part.startswith((".", "_")) for part in name.parts)
-    return not hidden and name.name.lower().endswith((*PARQUET, *DELIMITED))
+def _is_hidden(name: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in name.parts)
+
+
+def _is_table(name: str) -> bool:
+    return name.lower().endswith((*PARQUET, *DELIMITED, pictures.ARCHIVE))
 
 
 def _download(source: str, folder: Path) -> dict[str, Path]:
@@ -126,7 +135,7 @@ def _download(source: str, folder: Path) -> dict[str, Path]:
         http = source.startswith(("http://", "https://"))
         if any(mark in root for mark in "*[") or (not http and filesystem.isdir(root)):
             names = sorted(filesystem.glob(root) if "*" in root or "[" in root else filesystem.find(root))
-            names = [name for name in names if _is_table(Path(name.rsplit("/", 1)[-1]))]
+            names = [name for name in names if _is_table(name) and not _is_hidden(Path(name.rsplit("/", 1)[-1]))]
         else:
             names = [root]
         files = {}

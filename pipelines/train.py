@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipelines import store, usercode
 from pipelines.core import encode
+from pipelines.networkfile import IMAGE
 from pipelines.params import load
 from pipelines.params.train import Own, Train
 from pipelines.scoring import Network
@@ -42,6 +43,8 @@ def checkpoint_path(params: Train) -> Path:
     code += map(Path, usercode.files(params.network.path)) if isinstance(params.network, Own) else []
     digests = [store.sha256(path) for path in code]
     digests += [store.sha256(store.need(store.stage_path("split", name))) for name in (*(f"{array}.npy" for array in ARRAYS), "meta.json")]
+    images = store.stage_path("split", "images.npy")
+    digests += [store.sha256(images)] if images.exists() else []
     text = json.dumps([*digests, params.model_dump(mode="json")], sort_keys=True)
     return CHECKPOINTS / hashlib.sha256(text.encode()).hexdigest()[:32] / "last.ckpt"
 
@@ -89,16 +92,31 @@ def read_inputs() -> tuple[Inputs, dict[str, Any]]:
     numbers, categories, text, labels, parts, weights, unseen = (np.asarray(columns[name][rows]) for name in ARRAYS)
     repeats = int((meta["rule"].get("folds") or {"repeats": 0})["repeats"])
     learnt = np.ones(len(rows), dtype=bool) if repeats else parts == TRAIN
-    texts = {name: text[:, column] for column, name in enumerate(meta["texts"])}
-    learnable = {name: found[learnt] for name, found in texts.items()}
-    fitted = encode.fit(numbers[learnt], categories[learnt], meta["numbers"], meta["categories"], meta["vocabularies"], texts=learnable)
+    texts, images = {name: text[:, column] for column, name in enumerate(meta["texts"])}, _images(rows, meta)
+    fitted = encode.fit(
+        numbers[learnt],
+        categories[learnt],
+        meta["numbers"],
+        meta["categories"],
+        meta["vocabularies"],
+        texts={name: found[learnt] for name, found in texts.items()},
+        images={name: found[learnt] for name, found in images.items()},
+    )
     encoded = encode.transform(
         fitted, encode.named(meta["numbers"], numbers), encode.named(meta["categories"], categories), meta["vocabularies"]
     )
     arrays: dict[str, NDArray[Any]] = {"numbers": encoded[0], "categories": encoded[1], "text": encode.transform_texts(fitted, texts)}
-    arrays = {name: array for name, array in arrays.items() if array.shape[1]}
+    arrays = {name: array for name, array in arrays.items() if array.shape[1]} | dict(zip((IMAGE,), images.values(), strict=False))
     counted = None if (weights == 1).all() else weights
     return Inputs(rows, arrays, labels.astype(np.int64), parts, unseen, repeats, counted, len(meta["classes"])), fitted
+
+
+def _images(rows: NDArray[np.int64], meta: dict[str, Any]) -> dict[str, NDArray[np.uint8]]:
+    """Images (n, C, H, W) of these rows by the name of their column, where there is one."""
+    if "image" not in meta:
+        return {}
+    path = store.need(store.stage_path("split", "images.npy"))
+    return {meta["image"]["name"]: np.load(path, mmap_mode="r", allow_pickle=False)[rows]}
 
 
 @dataclass(frozen=True)
@@ -126,8 +144,10 @@ def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
         "cardinalities": encode.cardinalities(preprocessing),
         "texts": encode.text_sizes(preprocessing),
         "classes": inputs.classes,
+        "image_shape": encode.image_shape(preprocessing),
     }
-    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan))
+    scale = next(iter(preprocessing.get("images", ())), None)
+    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan, scale))
 
 
 def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:

@@ -16,7 +16,7 @@ from pipelines.params.gate import Gate
 from pipelines.params.ingest import Ingest
 from pipelines.params.registry import Registry
 from pipelines.params.split import Split
-from pipelines.params.train import Own, Train
+from pipelines.params.train import Network, Own, Residual, Train
 from pipelines.params.utility import Utility
 from pipelines.params.validate import Validate
 from pipelines.store import run_stage
@@ -84,6 +84,8 @@ def _disagreements(sections: dict[str, Section]) -> list[str]:
     train = sections.get("train")
     if isinstance(train, Train) and isinstance(train.network, Own):
         faults += _unwatched(train.network)
+    if isinstance(ingest, Ingest) and isinstance(train, Train):
+        faults += _network(ingest, train)
     evaluate = sections.get("evaluate")
     if isinstance(ingest, Ingest) and isinstance(evaluate, Evaluate) and evaluate.slices:
         kinds = {name: "ignored" if column.role == "ignored" else column.kind for name, column in ingest.columns.items()}
@@ -123,6 +125,23 @@ def _split_columns(ingest: Ingest, split: Split) -> list[str]:
     return faults
 
 
+def _network(ingest: Ingest, train: Train) -> list[str]:
+    """Whether the network reads what the columns hold."""
+    faults, others = [], [name for name in ingest.features if name != ingest.picture]
+    if ingest.picture is not None and isinstance(train.network, Network):
+        got = f"ingest.columns.{ingest.picture} is of kind image, and TabM reads tables"
+        faults.append(
+            f"train.network must read images, however: {got}. Write network: {{kind: residual}} under train, or the class of a network of yours."
+        )
+    if isinstance(train.network, Residual) and (ingest.picture is None or others):
+        got = "no column is of kind image" if ingest.picture is None else f"{', '.join(others[:5])} are features too"
+        remedy = "Change the roles, or name the class of a network of yours."
+        faults.append(f"train.network of kind residual must see one image and nothing else, however: {got}. {remedy}")
+    if train.augment is not None and ingest.picture is None:
+        faults.append("train.augment must have images to change, however: no column is of kind image. Write augment: null.")
+    return faults
+
+
 def _unwatched(network: Own) -> list[str]:
     """Files of the user's network that DVC does not watch: an edit of them would train nothing anew."""
     stages = (read_yaml(_DVC) if _DVC.exists() else None) or {}
@@ -143,7 +162,7 @@ def _declaring_column(ingest: Ingest, name: str) -> list[str]:
     if column is not None and column.role != "ignored" and not column.is_feature:
         return []
     got = "stands not under ingest.columns" if column is None else "is ignored" if column.role == "ignored" else "is a feature"
-    remedy = f"Set ingest.columns.{name} to {{role: key, kind: category}} in params.yaml, and leave it out of split.columns."
+    remedy = f"Set ingest.columns.{name} to {{role: part, kind: category}} in params.yaml, and leave it out of split.columns."
     return [
         f"split.column must name a column that is read and is no feature, for it tells only the part, however: {name!r} {got}. {remedy}"
     ]

@@ -86,7 +86,7 @@ def _column(values: pl.Series, role: str, kind: str) -> Suite:
             _item("expect_column_values_to_be_unique", {"column": values.name}, f"{values.name} names each row once, as it is the key.")
         )
     elif role not in ("group", "weight"):  # a row may occur any number of times next week
-        suite += _numbers(values, kind) if kind in ("number", "date") else [] if kind == "text" else _categories(values)
+        suite += [] if kind in ("text", "image") else _numbers(values, kind) if kind in ("number", "date") else _categories(values)
     return suite
 
 

@@ -9,11 +9,11 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipelines import store
+from pipelines import pictures, store
 from pipelines.commands.costs import about
 from pipelines.commands.expectations import digest, propose, suite_text
 from pipelines.commands.firstutility import Costs, check_costs, cost_columns, first_utility
@@ -22,8 +22,9 @@ from pipelines.commands.proposals import Proposal, Wishes, propose_columns
 from pipelines.errors import must
 from pipelines.ingest import check_weights
 from pipelines.params import PARAMS, parse
-from pipelines.params.ingest import Ingest, Role
+from pipelines.params.ingest import Ingest, Kind, Role
 from pipelines.params.split import Split
+from pipelines.params.train import Train
 from pipelines.params.utility import Utility
 from pipelines.suite import SUITE
 
@@ -89,8 +90,9 @@ def init_workspace(
     codes = labels.replace_strict({name: i for i, name in enumerate(classes)}).to_numpy()
     wishes = Wishes(wished, tuple(cost_columns(utility, classes, frame, target)))
     proposals = propose_columns(frame, target, codes, classes, wishes)
-    ingest = _ingest(source, target, classes, proposals, where)
-    split, said = _split(frame, proposals, time)
+    proposals, parts = _declared(frame, proposals)
+    split, said = _split(frame, proposals, time, parts)
+    ingest = _ingest(source, target, classes, proposals, {"where": where, "image": _form(frame, proposals)})
     assumed = [f"{len(frame)} rows; {target} has {_counted(labels, classes)}.", *assumed, *said, *_sentences(proposals)]
     sections = _sections(ingest, split, utility, model or _model_name(source))
     schema = {"target": target, "classes": classes, "columns": [vars(p) for p in proposals if p.role != "ignored"]}
@@ -234,17 +236,45 @@ def _counted(labels: pl.Series, classes: list[str]) -> str:
     return ", ".join(f"{name!r} {int((labels == name).sum())}" for name in classes)
 
 
-def _ingest(source: str, target: str, classes: list[str], proposals: list[Proposal], where: str | None) -> Ingest:
+def _form(frame: pl.DataFrame, proposals: list[Proposal]) -> dict[str, Any] | None:
+    """The form of images: the commonest size; others are refused, or brought to it where there are some."""
+    name = next((p.name for p in proposals if p.kind == "image"), None)
+    if name is None:
+        return None
+    size, channels, same = pictures.size_of(frame[name])
+    return {"size": list(size), "channels": channels, "resize": "refuse" if same else "area"}
+
+
+def _declared(frame: pl.DataFrame, proposals: list[Proposal]) -> tuple[list[Proposal], dict[str, str] | None]:
+    """Where images come with official parts, the column that says so, and the part that each of its values stands for.
+
+    The official test part is the holdout; the rest is drawn anew, for calibration needs a part of its own.
+    """
+    if not any(p.kind == "image" for p in proposals):
+        return proposals, None
+    column = next((p for p in proposals if p.name == "part" and p.role == "ignored"), None)
+    values = [] if column is None else sorted(frame["part"].drop_nulls().unique().to_list())
+    if "test" not in values or len(values) < 2:
+        return proposals, None
+    why = "official parts: test is the holdout, the others are drawn anew"
+    changed = [replace(p, role="part", kind="category", why=why) if p is column else p for p in proposals]
+    return changed, {value: "holdout" if value == "test" else "rest" for value in values}
+
+
+def _ingest(source: str, target: str, classes: list[str], proposals: list[Proposal], more: dict[str, Any]) -> Ingest:
     if not any(proposal.is_feature for proposal in proposals):
         got = "; ".join(f"{p.name}: {p.role}, {p.why}" for p in proposals[:8]) or "the table has no other column"
         raise must("the table must have at least one column that can be a feature", got, "Add columns of numbers or categories.")
     columns = {p.name: {"role": p.role, "kind": p.kind} for p in proposals}
-    return parse(Ingest, {"source": source, "target": target, "classes": classes, "columns": columns, "where": where}, "ingest")
+    return parse(Ingest, {"source": source, "target": target, "classes": classes, "columns": columns, **more}, "ingest")
 
 
-def _split(frame: pl.DataFrame, proposals: list[Proposal], time: str | None) -> tuple[Split, list[str]]:
-    """Parts by hash of the features as they are now, or by dates at the shares' quantiles of the column `time`."""
-    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.is_feature], "folds": "auto"}
+def _split(frame: pl.DataFrame, proposals: list[Proposal], time: str | None, parts: dict[str, str] | None) -> tuple[Split, list[str]]:
+    """Parts by hash of the features as they are now, by official ones, or by dates at the shares' quantiles of the column `time`."""
+    images = any(p.kind == "image" for p in proposals)
+    values: dict[str, Any] = {"columns": [p.name for p in proposals if p.is_feature], "folds": None if images else "auto"}
+    if parts is not None and time is None:
+        return parse(Split, {**values, "by": "column", "column": {"name": "part", "parts": parts}}, "split"), []
     if time is None:
         return parse(Split, values, "split"), []
     from datetime import date, timedelta
@@ -273,7 +303,14 @@ def _sections(ingest: Ingest, split: Split, utility: Utility, model: str) -> dic
     from pipelines.commands.check import SECTIONS
     from pipelines.params.registry import Registry
 
-    given = {"ingest": ingest, "split": split, "utility": utility, "registry": parse(Registry, {"model": model}, "registry")}
+    images = parse(Train, {"network": {"kind": "residual"}, "augment": {}, "max_epochs": 30, "patience": 8, "batch_size": 64}, "train")
+    given = {
+        "ingest": ingest,
+        "split": split,
+        **({} if ingest.picture is None else {"train": images}),
+        "utility": utility,
+        "registry": parse(Registry, {"model": model}, "registry"),
+    }
     return {cls.__name__.lower(): given.get(cls.__name__.lower()) or cls() for cls in SECTIONS}
 
 
@@ -290,7 +327,11 @@ def _typed(frame: pl.DataFrame, ingest: Ingest) -> pl.DataFrame:
     from pipelines.tables import as_text, typed
 
     kinds: dict[str, str] = {name: column.kind for name, column in ingest.columns.items() if column.role != "ignored"}
-    return typed(frame, kinds).with_columns(as_text(frame[ingest.target]).alias(ingest.target))
+    picture = ingest.picture
+    table = typed(frame, {name: kind for name, kind in kinds.items() if name != picture})
+    if picture is not None:  # a name of each image, of its bytes as they came: what it is decoded to, and whether, ingest will say
+        table = pictures.placed(table, pictures.named(frame[picture]).alias(picture), list(kinds))
+    return table.with_columns(as_text(frame[ingest.target]).alias(ingest.target))
 
 
 def _about(proposals: list[Proposal], utility: Utility) -> dict[str, str]:
@@ -303,7 +344,7 @@ def _about(proposals: list[Proposal], utility: Utility) -> dict[str, str]:
 def _sentences(proposals: list[Proposal]) -> list[str]:
     """What was assumed of the columns: the plain ones counted, each other one named with the reason."""
     features = [p for p in proposals if p.is_feature]
-    kinds = {kind: sum(p.kind == kind for p in features) for kind in ("number", "category", "boolean", "date", "text")}
+    kinds = {kind: sum(p.kind == kind for p in features) for kind in get_args(Kind)}
     counted = ", ".join(f"{count} of kind {kind}" for kind, count in kinds.items() if count)
     said = [f"{len(features)} columns are features: {counted}."]
     said += [f"{p.name} is {'the ' if p.role in ('key', 'group') else ''}{p.role}: {p.why}." for p in proposals if p.role != "feature"]

@@ -251,7 +251,8 @@ class _Batch:
 
 def _kept(keep: Sequence[str] | Literal["all"], names: list[str], bundle: Bundle) -> list[str]:
     """Columns to carry over; raises ExpostError for an unknown one and for one that is named like a column of the output."""
-    kept = names if keep == "all" else list(dict.fromkeys(clean_name(name) for name in keep))
+    images = {column["name"] for column in bundle.schema["columns"] if column["kind"] == "image"}
+    kept = [name for name in names if name not in images] if keep == "all" else list(dict.fromkeys(clean_name(name) for name in keep))
     for name in kept:
         if name not in names:
             close = difflib.get_close_matches(name, names, n=2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines import pictures
 from pipelines.core.profile import is_nearly_constant, rows_beside_the_commonest, separation, tell_tale
 from pipelines.datachecks import codes_of, values_of
 
@@ -79,10 +80,22 @@ def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, An
         if name == target:
             continue
         column = frame[name]
+        if pictures.holds(column):
+            proposals.append(_picture(column, seen_picture=any(p.kind == "image" for p in proposals)))
+            continue
         kind = kind_of(column)
         proposal = Proposal(name, "feature", kind, about(column, kind))
         proposals.append(wishes.wished(proposal) or _judge(column, proposal, labels, classes, seen))
     return _only_one(proposals, wishes)
+
+
+def _picture(column: pl.Series, *, seen_picture: bool) -> Proposal:
+    """A column of images; a second one is left out."""
+    (height, width), channels, same = pictures.size_of(column)
+    said = f"{len(column)} {'grey' if channels == 1 else 'coloured'} images of {height} x {width} pixels{'' if same else ', most of them'}"
+    if seen_picture:
+        return Proposal(column.name, "ignored", "category", said, "images beside others")
+    return Proposal(column.name, "feature", "image", said, said)
 
 
 def kind_of(column: pl.Series) -> str:

@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from pipelines import pictures
 from pipelines.errors import must
-from pipelines.tables import DELIMITED, PARQUET, check_lines, clean_name, reason
+from pipelines.tables import DELIMITED, PARQUET, check_lines, clean_name, read_table, reason
 
 if TYPE_CHECKING:
     import polars as pl
 
-BATCH = 50_000
+BATCH, IMAGES = 50_000, 500
 FORMATS = "Use a file name that ends in .csv, .tsv or .parquet."
 
 
 def check_paths(source: Path, target: Path) -> None:
     """Raise ExpostError unless `source` is a file of a known format and `target` can be another one."""
-    if not source.is_file():
-        raise must(
-            "the input must be a CSV, TSV or Parquet file", f"{source} is {'a folder' if source.is_dir() else 'missing'}", "Check the path."
-        )
-    if not source.name.lower().endswith((*PARQUET, *DELIMITED)):
+    if not source.exists() or (source.is_dir() and not has_images(source)):
+        got = f"{source} is {'a folder without images' if source.is_dir() else 'missing'}"
+        raise must("the input must be a CSV, TSV or Parquet file, or images", got, "Check the path.")
+    if not has_images(source) and not source.name.lower().endswith((*PARQUET, *DELIMITED)):
         raise must("the input must be a CSV, TSV or Parquet file", f"it is named {source.name}", FORMATS)
     if not target.name.lower().endswith((*PARQUET, ".csv", ".tsv")):
         raise must("the output must be a CSV, TSV or Parquet file", f"it is named {target.name}", FORMATS)
@@ -34,6 +34,13 @@ def check_paths(source: Path, target: Path) -> None:
         raise must("the output's folder must exist", f"there is no folder {target.parent}", "Make it, or mend the path.")
     if target.is_dir() or (target.exists() and target.samefile(source)):
         raise must("the output must be another file than the input", f"got {target}", "Name another file.")
+
+
+def has_images(source: Path) -> bool:
+    """Whether a source is an archive of images, one image, or a folder that holds some."""
+    if source.is_dir():
+        return any(pictures.is_picture(path.name) for path in source.rglob("*"))
+    return pictures.is_archive(source.name) or pictures.is_picture(source.name)
 
 
 def is_parquet(name: str) -> bool:
@@ -45,6 +52,8 @@ def scan(source: Path) -> pl.LazyFrame:
     """A lazy frame over the file, its columns named as everywhere; CSV fields are text, as the bundle reads every kind from text."""
     import polars as pl
 
+    if has_images(source):
+        return read_table(source).lazy()
     if is_parquet(source.name):
         with readable(source):
             frame = pl.scan_parquet(source)
@@ -69,7 +78,7 @@ def scan(source: Path) -> pl.LazyFrame:
 
 def known_rows(source: Path) -> int | None:
     """Number of rows where the file says it without being read: Parquet's footer."""
-    if not is_parquet(source.name):
+    if has_images(source) or not is_parquet(source.name):
         return None
     import polars as pl
 
@@ -95,16 +104,20 @@ def readable(source: Path) -> Iterator[None]:
 
 
 def batches(frame: pl.LazyFrame, source: Path) -> Iterator[pl.DataFrame]:
-    """Frames of at most `BATCH` rows, in the file's order."""
+    """Frames of at most `BATCH` rows, far fewer of images, in the file's order."""
+    import polars as pl
+
     with readable(source):
-        found = iter(frame.collect_batches(chunk_size=BATCH, maintain_order=True))
+        plain = not any(kind.is_nested() or kind.is_(pl.Binary) for kind in frame.collect_schema().dtypes())
+        size = BATCH if plain else IMAGES
+        found = iter(frame.collect_batches(chunk_size=size, maintain_order=True))
     while True:
         with readable(source):
             batch = next(found, None)
         if batch is None:
             return
         if len(batch):
-            yield from batch.iter_slices(BATCH)
+            yield from batch.iter_slices(size)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ MANY_VALUES, VALUE_ROWS = 100, 3
 MOST_WORDS, WORD_ROWS = 4096, 2
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
+Pixels = NDArray[np.uint8]
 
 
 def fit(
@@ -38,8 +39,10 @@ def fit(
     vocabularies: Mapping[str, Sequence[str]],
     *,
     texts: Mapping[str, Codes] | None = None,
+    images: Mapping[str, Pixels] | None = None,
 ) -> dict[str, Any]:
-    """Fit the preprocessing on train rows: `numbers` (n, F), NaN missing; `categories` (n, C) codes into `vocabularies`, -1 missing.
+    """Fit the preprocessing on train rows: `numbers` (n, F), NaN missing; `categories` (n, C) codes into `vocabularies`, -1 missing;
+    `images` (n, C, H, W) uint8 by name.
 
     `texts` are columns by name, (n, L) as `core/words.py` numbers them. Returns plain JSON types. Columns that are constant in these rows are listed under `dropped` and reach no network.
     Raises ExpostError when nothing varies.
@@ -50,8 +53,9 @@ def fit(
     kept_categories = [column for column in fitted_categories if len(column["values"]) + column["missing"] + bool(column["rare"]) > 1]
     kept_texts = [_fit_text(name, found) for name, found in (texts or {}).items() if (found != found[:1]).any()]
     kept_texts = [column for column in kept_texts if column["words"]]
-    names = [*number_names, *category_names, *(texts or {})]
-    kept = {column["name"] for column in (*kept_numbers, *kept_categories, *kept_texts)}
+    kept_images = [_fit_image(name, found) for name, found in (images or {}).items()]
+    names = [*number_names, *category_names, *(texts or {}), *(images or {})]
+    kept = {column["name"] for column in (*kept_numbers, *kept_categories, *kept_texts, *kept_images)}
     if not kept:
         raise must(
             "at least one feature must vary in the train rows",
@@ -64,6 +68,21 @@ def fit(
         "categories": kept_categories,
         "texts": kept_texts,
         "dropped": [name for name in names if name not in kept],
+        **({"images": kept_images} if kept_images else {}),
+    }
+
+
+def _fit_image(name: str, images: Pixels) -> dict[str, Any]:
+    """Shape (C, H, W), and mean and deviation of each channel over all places of all images, exactly."""
+    counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in images.swapaxes(0, 1)])
+    values, total = np.arange(256.0), counts.sum(axis=1)
+    mean = counts @ values / total
+    deviation = np.sqrt(np.maximum(counts @ values**2 / total - mean**2, 0))
+    return {
+        "name": name,
+        "shape": list(images.shape[1:]),
+        "mean": mean.tolist(),
+        "deviation": np.where(deviation > 0, deviation, 1.0).tolist(),
     }
 
 
@@ -173,6 +192,11 @@ def _transform_text(fitted: Mapping[str, Any], found: Codes) -> NDArray[np.int64
 def named(names: Sequence[str], columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Columns (n, len(names)) as a mapping from name to (n,)."""
     return dict(zip(names, columns.T, strict=True))
+
+
+def image_shape(preprocessing: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """(C, H, W) of the network's images, None where it sees none."""
+    return next((tuple(fitted["shape"]) for fitted in preprocessing.get("images", ())), None)
 
 
 def cardinalities(preprocessing: Mapping[str, Any]) -> list[int]:

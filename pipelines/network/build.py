@@ -5,24 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
+from pipelines.errors import must
 from pipelines.network import own
 from pipelines.network.data import Plan, Rows
+from pipelines.network.residual import ResidualNetwork, Standardised
+from pipelines.network.stack import Inputs
 from pipelines.network.tabm import TabularNetwork
-from pipelines.params.train import Networks, Own
+from pipelines.networkfile import IMAGE
+from pipelines.params.train import Networks, Own, Residual
 
+ALONE = "Give the other columns another role than feature, or let a network of yours (train.network.class) read all of them."
 Make = Callable[[int], nn.Module]
 
 
-def builder(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan) -> Make:
-    """What builds a network, by its number in the plan, with fresh weights; `given` are `number_count`, `cardinalities`, `texts`, `classes`.
+def builder(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan, scale: Mapping[str, Any] | None = None) -> Make:
+    """What builds a network, by its number in the plan, with fresh weights; `given` are `number_count`, `cardinalities`, `texts`, `classes`, `image_shape`.
 
-    Raises ExpostError, before anything is trained, where a network of the user's is none that can be trained and shipped.
+    `scale` has `mean` and `deviation` of the images' channels, where there are images. Raises ExpostError, before anything is trained, where a
+    network of the user's is none that can be trained and shipped.
     """
+    sample = dict(rows.take(plan.held[0][:256]).inputs)
+    if scale is None:
+        return _plain(settings, given, rows, plan, sample)
+    images = Standardised(nn.Identity(), scale["mean"], scale["deviation"], 1).scaled(sample[IMAGE])
+    sample[IMAGE] = images
+    make = _plain(settings, given, rows, plan, sample)
+    with torch.random.fork_rng(devices=[]):
+        count = own.multiply_adds(make(0), {name: value[:2] for name, value in sample.items()})
+    return lambda number: Standardised(make(number), scale["mean"], scale["deviation"], count)
+
+
+def _plain(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan, sample: Inputs) -> Make:
+    """What builds a network that takes inputs as those of `sample`."""
     if isinstance(settings, Own):
-        build = own.maker(settings, given, rows.take(plan.held[0][:256]).inputs)
+        build = own.maker(settings, given, sample)
         return lambda number: build()
+    if isinstance(settings, Residual):
+        if set(sample) != {IMAGE}:
+            raise must("train.network: residual must see images and nothing else", f"there are {', '.join(sample)}", ALONE)
+        return lambda number: ResidualNetwork(given["image_shape"][0], given["classes"], settings)
+    if IMAGE in sample:
+        raise must("train.network must be one for images", "it is TabM, which reads tables", "Write network: {kind: residual} under train.")
 
     def make(number: int) -> TabularNetwork:
         network = TabularNetwork(given["number_count"], given["cardinalities"], given["classes"], settings, given["texts"])

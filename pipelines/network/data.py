@@ -12,6 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipelines.network.augment import augmented
+from pipelines.networkfile import IMAGE
+from pipelines.params.train import Augment
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -90,7 +94,8 @@ class Training:
     All networks take the same number of steps in an epoch; those with a few more rows leave these out for that epoch.
     """
 
-    def __init__(self, rows: Rows, plan: Plan, size: int, *, seed: int) -> None:
+    def __init__(self, rows: Rows, plan: Plan, size: int, *, seed: int, augment: Augment | None = None) -> None:
+        self.augment = augment if IMAGE in rows.inputs else None
         self.seed, self.epoch, self.learn, self.means = seed, 0, list(plan.learn), torch.ones(len(plan))
         if rows.weights is not None:
             learnt, copies = torch.unique(torch.cat(self.learn)), torch.ones(len(rows), dtype=torch.long)
@@ -112,9 +117,12 @@ class Training:
 
     def __iter__(self) -> Iterator[Rows]:
         order = torch.stack([self._order(network) for network in range(len(self.learn))])
+        generator = torch.Generator().manual_seed(mix(mix(self.seed, self.epoch), -2))
         # Equal sizes within one row: a last batch of a few rows would take as large a step as the others.
         for chosen in order.tensor_split(self.steps, dim=1):
             batch = self.rows.take(chosen)
+            if self.augment is not None:
+                batch = replace(batch, inputs={**batch.inputs, IMAGE: augmented(batch.inputs[IMAGE], self.augment, generator)})
             yield batch if batch.weights is None else replace(batch, weights=batch.weights / self.means[:, None])
 
     def _order(self, network: int) -> Tensor:
@@ -128,7 +136,9 @@ class Judging:
 
     def __init__(self, rows: Rows, plan: Plan, size: int) -> None:
         length = max(map(len, plan.held))
-        self.rows, self.size = rows, max(1, size // len(plan))
+        images = rows.inputs.get(IMAGE)
+        tiles = 1 if images is None else math.ceil(images[0, 0].numel() / 1024) * 16  # inner values of images are large
+        self.rows, self.size = rows, max(1, size // len(plan) // tiles)
         self.order = torch.stack([torch.cat([held, held[-1:].expand(length - len(held))]) for held in plan.held])
         occurred = torch.ones(len(rows)) if rows.weights is None else rows.weights
         real = torch.stack([torch.arange(length) < len(held) for held in plan.held])

@@ -96,7 +96,7 @@ def fit(
         )
         trainer.fit(
             learner,
-            Training(rows, plan, size, seed=params.seed),
+            Training(rows, plan, size, seed=params.seed, augment=params.augment),
             Judging(rows, plan, VALID_BATCH),
             ckpt_path=str(checkpoint) if intact(checkpoint) else None,
             weights_only=True,

@@ -58,9 +58,9 @@ def maker(own: Own, given: Mapping[str, Any], sample: Inputs) -> Callable[[], nn
     with torch.random.fork_rng(devices=[]):
         network = build()
         _try(network, rows, int(given["classes"]), own.path)
-        multiply_adds = _multiply_adds(network, rows)
-        _try_export(Adapted(network, multiply_adds).eval(), sample, own.path)
-    return lambda: Adapted(build(), multiply_adds)
+        count = multiply_adds(network, rows)
+        _try_export(Adapted(network, count).eval(), sample, own.path)
+    return lambda: Adapted(build(), count)
 
 
 def _class(path: str) -> Callable[..., nn.Module]:
@@ -155,8 +155,8 @@ def _said(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _multiply_adds(network: nn.Module, rows: Inputs) -> int:
-    """Multiply-adds of a row in a forward step, convolutions counted at each place; what a number of threads is chosen by."""
+def multiply_adds(network: nn.Module, rows: Inputs) -> int:
+    """Multiply-adds of a row in a forward step, found on two rows, convolutions counted at each place; what a number of threads is chosen by."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.train()(dict(rows))  # in evaluation mode fused kernels hide what they count
     return max(1, int(counter.get_total_flops()) // 4)

@@ -1,13 +1,13 @@
 """Section `ingest`: the source, the target and a role for each column."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipelines.params import Section
 
-Role = Literal["feature", "key", "group", "time", "weight", "cost", "feature+cost", "ignored"]
-Kind = Literal["number", "category", "boolean", "date", "text"]
+Role = Literal["feature", "key", "group", "time", "part", "weight", "cost", "feature+cost", "ignored"]
+Kind = Literal["number", "category", "boolean", "date", "text", "image"]
 
 
 class Column(Section):
@@ -20,6 +20,20 @@ class Column(Section):
     def is_feature(self) -> bool:
         """Whether training sees the column."""
         return self.role in ("feature", "feature+cost")
+
+
+class Picture(Section):
+    """The one form of all images: `size` (height, width), 1 channel (grey) or 3 (colours), and what is done with an image of another size."""
+
+    size: Annotated[tuple[int, ...], Field(min_length=2, max_length=2)]
+    channels: Literal[1, 3] = 1
+    resize: Literal["refuse", "area", "bilinear"] = "refuse"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not all(8 <= side <= 1024 for side in self.size):
+            raise ValueError(f"the sides of an image must be 8 to 1024 pixels, however: got {list(self.size)}. Change ingest.image.size.")
+        return self
 
 
 class Ingest(Section):
@@ -35,6 +49,7 @@ class Ingest(Section):
     columns: dict[str, Column] = Field(min_length=1)
     where: str | None = None
     holdout_source: str | None = None
+    image: Picture | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -54,6 +69,7 @@ class Ingest(Section):
             raise ValueError(
                 f"a column of kind text must have the role feature, however: {texts[0]!r} is {role}. Make it a category, or change its role."
             )
+        self._check_images()
         weights = [name for name, column in self.columns.items() if column.role == "weight"]
         if len(weights) > 1:
             raise ValueError(
@@ -63,6 +79,21 @@ class Ingest(Section):
             kind = self.columns[weights[0]].kind
             raise ValueError(f"a column with the role weight must be of kind number, however: {weights[0]!r} is {kind}. Change its kind.")
         return self
+
+    def _check_images(self) -> None:
+        images = {name: column.role for name, column in self.columns.items() if column.kind == "image" and column.role != "ignored"}
+        if len(images) > 1:
+            raise ValueError(f"at most one column may be of kind image, however: {list(images)} are. Ignore the others.")
+        for name, role in images.items():
+            if role != "feature":
+                raise ValueError(f"a column of kind image must have the role feature, however: {name!r} is {role}. Change its role.")
+        if images and self.image is None:
+            raise ValueError("images must have a declared form, however: ingest.image is missing. Add it, such as image: {size: [28, 28]}.")
+
+    @property
+    def picture(self) -> str | None:
+        """Name of the column of images, or None."""
+        return next((name for name, column in self.columns.items() if column.kind == "image" and column.role != "ignored"), None)
 
     @property
     def weight(self) -> str | None:

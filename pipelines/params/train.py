@@ -21,6 +21,22 @@ class Network(Section):
     frequency_scale: float = Field(default=0.1, gt=0)
 
 
+class Residual(Section):
+    """A residual network for images: one stage of `blocks` blocks for each number of `channels`, each after the first at half the size."""
+
+    kind: Literal["residual"] = "residual"
+    channels: tuple[Annotated[int, Field(ge=1, le=2048)], ...] = Field(default=(32, 64, 128), min_length=1, max_length=6)
+    blocks: int = Field(default=1, ge=1, le=8)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class Augment(Section):
+    """How images of a training batch are changed: moved by up to `shift` pixels, and mirrored half of the time where `flip`."""
+
+    flip: bool = False
+    shift: int = Field(default=2, ge=0, le=64)
+
+
 class Own(Section):
     """A network of the user's: the dotted path of its class, and arguments of its constructor; the path alone may stand for the section."""
 
@@ -46,11 +62,15 @@ class Own(Section):
 
 def _form(value: Any) -> str:
     """Name of the class that reads `value`: errors name the keys of that one only."""
-    own = isinstance(value, str | Own) or (isinstance(value, dict) and bool({"class", "arguments"} & set(value)))
-    return "Own" if own else "Network"
+    given = set(value) if isinstance(value, dict) else set()
+    if isinstance(value, str | Own) or given & {"class", "arguments"}:
+        return "Own"
+    return "Residual" if isinstance(value, Residual) or given & {"kind", "channels"} else "Network"
 
 
-Networks = Annotated[Annotated[Network, Tag("Network")] | Annotated[Own, Tag("Own")], Discriminator(_form)]
+Networks = Annotated[
+    Annotated[Network, Tag("Network")] | Annotated[Residual, Tag("Residual")] | Annotated[Own, Tag("Own")], Discriminator(_form)
+]
 
 
 class Train(Section):
@@ -59,6 +79,7 @@ class Train(Section):
     seed: int = Field(default=0, ge=0)
     loss: Literal["cross_entropy", "brier", "cross_entropy+brier"] = "cross_entropy"
     network: Networks = Network()
+    augment: Augment | None = None
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=3e-3, ge=0)
     batch_size: int = Field(default=256, ge=1)

@@ -1,0 +1,25 @@
+"""Augmentation of a training batch of images: shifts of a few pixels and, where it changes no class, mirror images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipelines.params.train import Augment
+
+
+def augmented(images: Tensor, params: Augment, generator: torch.Generator) -> Tensor:
+    """Images (..., C, H, W), each moved by up to `shift` pixels, its edge repeated, and mirrored left to right half of the time where `flip`."""
+    flat = images.flatten(0, -4)
+    n, channels, height, width = flat.shape
+
+    def moved(size: int) -> Tensor:
+        offset = torch.randint(-params.shift, params.shift + 1, (n, 1), generator=generator)
+        return (torch.arange(size) + offset).clamp(0, size - 1)
+
+    down, across = moved(height), moved(width)
+    if params.flip:
+        turned = torch.rand((n, 1), generator=generator) < 0.5
+        across = torch.where(turned, across.flip(1), across)
+    rows, planes = torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None]
+    return flat[rows, planes, down[:, None, :, None], across[:, None, None, :]].view(images.shape)
