@@ -303,7 +303,11 @@ def _sections(ingest: Ingest, split: Split, utility: Utility, model: str) -> dic
     from pipelines.commands.check import SECTIONS
     from pipelines.params.registry import Registry
 
-    images = parse(Train, {"network": {"kind": "residual"}, "augment": {}, "max_epochs": 30, "patience": 8, "batch_size": 64}, "train")
+    images = parse(
+        Train,
+        {"network": {"kind": "residual"}, "augment": {}, "max_epochs": 30, "patience": 8, "batch_size": 64, "learning_rate": 0.001},
+        "train",
+    )
     given = {
         "ingest": ingest,
         "split": split,
