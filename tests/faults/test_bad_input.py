@@ -230,7 +230,7 @@ PARAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "no such feature to allow": (r"allow_separating: \[\]", "allow_separating: [TSH]", ("must name features, however: 'TSH' is none",)),
     "hashed column ignored": (r'"mean radius": \{role: feature', '"mean radius": {role: ignored', ("columns that are read, however: 'mean radius' is ignored",)),
     "parts not declared": ('by: "hash"', 'by: "column"', (r"split\.column, however: it is missing. Add it, such as column: \{name",)),
-    "declared by a feature": (DECLARED[0], DECLARED[1], ("'mean radius' is a feature. .*role: key",)),
+    "declared by a feature": (DECLARED[0], DECLARED[1], ("'mean radius' is a feature. .*role: part",)),
     "no declared holdout": (DECLARED[0], DECLARED[1].replace("holdout", "rest"), ("split.column.parts must declare a holdout", "holdout_source")),
     "no declared train": (DECLARED[0], DECLARED[1].replace("rest", "calib"), ('no value stands for train, valid. .*"rest"',)),
     "no YAML": (SEED, "\tseed: 0", (r"params\.yaml must be valid YAML", r"line \d+")),
