@@ -320,7 +320,9 @@ class Bundle:
         With `unseen` (n, M), which network never saw which row, the logits are those of the networks that never did.
         """
         scores = self.network(inputs, finite=finite)
-        return scores if unseen is None else Scores(self.network.unseen_logits(inputs, unseen), scores.embedding)
+        if unseen is None or unseen.shape[1] == self.network.widths.get(EACH, 1) == 1:  # one network: its logits are these
+            return scores
+        return Scores(self.network.unseen_logits(inputs, unseen), scores.embedding)
 
     def probabilities(self, logits: NDArray[Any]) -> NDArray[np.float64]:
         """Calibrated probabilities (n, K) of logits (n, K)."""

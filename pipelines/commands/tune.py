@@ -99,9 +99,9 @@ def _shown(values: dict[str, Any]) -> str:
 
 
 def _write(values: dict[str, Any]) -> None:
-    content = replaced(PARAMS.read_text(encoding="utf-8"), values)
+    content = replaced(PARAMS.read_bytes().decode(), values)  # bytes: line ends stay as they are
     with store.atomic_file(PARAMS) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_bytes(content.encode())
 
 
 def replaced(text: str, values: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ def replaced(text: str, values: dict[str, Any]) -> str:
             raise must(
                 f"params.yaml must hold {path} as a plain value to be replaced", "it does not", f"Write {path}: {value:.3g} yourself."
             )
-        spots.append((node.start_mark.index, node.end_mark.index, f"{value:.3g}" if isinstance(value, int) else f"{value:.6f}".rstrip("0")))
+        spots.append((node.start_mark.index, node.end_mark.index, str(value) if isinstance(value, int) else f"{value:.6f}".rstrip("0")))
     for start, end, number in sorted(spots, reverse=True):
         text = text[:start] + number + text[end:]
     return text

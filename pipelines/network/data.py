@@ -65,7 +65,7 @@ class Plan:
     """Which of the n rows each of M networks learns from, and which are held out for it: index tensors, `(m,)` each.
 
     `judges` names for each network those whose held-out log loss says when to stop it. A network of a fold is stopped by the other folds:
-    the rows of its own are then unseen in every respect, and no row is spent on stopping alone.
+    no row is spent on stopping alone, and its own rows tell on it by no more than when those that learnt from them stop it.
     """
 
     learn: tuple[Tensor, ...]

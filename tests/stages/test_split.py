@@ -257,16 +257,18 @@ def test_many_rows_train_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_class_too_rare_for_the_folds_is_named_and_auto_does_without() -> None:
-    rare = table().with_columns(label=pl.Series((np.arange(600) % 40 == 0).astype(int)))
+    rare = table().with_columns(label=pl.Series((np.arange(600) % 45 == 0).astype(int)))
     with pytest.raises(
         ExpostError, match=r"each of the 20 folds must hold rows of every class, however: one holds none of the 1\d rows of class '1'"
     ):
         run(rare, folds=20, min_rows_per_class=1)
     assert not Path("data/split").exists()
-    auto = run(rare, folds="auto", min_rows_per_class=1)[1]["rule"]["folds"]
-    unseen = np.load("data/split/unseen.npy")
-    labels = np.load("data/split/labels.npy")
-    assert auto is None or all(labels[column].any() for column in unseen.T)
+    auto = run(rare, folds="auto", min_rows_per_class=1)[1]["rule"]
+    assignment = assign_parts(auto, arrays(pl.read_parquet("data/ingest/table.parquet"), needed(auto)))
+    positive = np.load("data/split/labels.npy").astype(bool) & np.isin(assignment.parts, (0, 1, 2))
+    drawn = partition.folds_of({**auto, "folds": {"count": 5, "repeats": 2}}, assignment.draws)
+    assert min(len(np.unique(folds[positive])) for folds in drawn) < 5, "one of the folds would lack the class"
+    assert auto["folds"] is None
 
 
 def test_folds_of_dated_parts_are_refused() -> None:
