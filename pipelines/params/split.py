@@ -1,11 +1,11 @@
 """Section `split`: the rule that gives each row its part."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipelines.params import Section
+from pipelines.params import Section, short
 
 Part = Literal["train", "valid", "calib", "holdout"]
 
@@ -88,8 +88,20 @@ class Split(Section):
     time: Dates | None = None
     column: Declared | None = None
     min_rows_per_class: int = Field(default=5, ge=1)
-    folds: Literal["auto"] | Annotated[int, Field(ge=2, le=20)] | None = None
-    repeats: Literal["auto"] | Annotated[int, Field(ge=1, le=10)] = "auto"
+    folds: Literal["auto"] | int | None = None
+    repeats: Literal["auto"] | int = "auto"
+
+    @field_validator("folds", "repeats", mode="before")
+    @classmethod
+    def _count(cls, value: object, info: ValidationInfo) -> object:
+        words, low, high = ("auto, null", 2, 20) if info.field_name == "folds" else ("auto", 1, 10)
+        whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        if whole or value == "auto" or (value is None and info.field_name == "folds"):
+            return value
+        got = short(repr(value))
+        raise ValueError(
+            f"split.{info.field_name} must be {words} or a whole number from {low} to {high}, however: got {got}. Change it in params.yaml."
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

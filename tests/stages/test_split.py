@@ -274,3 +274,13 @@ def test_a_class_too_rare_for_the_folds_is_named_and_auto_does_without() -> None
 def test_folds_of_dated_parts_are_refused() -> None:
     with pytest.raises(ExpostError, match=r"split\.folds must be null or auto unless all rows before the holdout are drawn by hash"):
         run(table(), folds=5, **BY_TIME)
+
+
+@pytest.mark.parametrize("given", [{"folds": 50}, {"folds": "many"}, {"folds": True}, {"repeats": 0}, {"repeats": None}])
+def test_a_number_of_folds_beyond_reason_is_one_sentence(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(
+        ExpostError, match=rf"split\.{name} must be auto.* or a whole number from .*, however: got {given[name]!r}"
+    ) as caught:
+        run(table(), **given)
+    assert len(str(caught.value).splitlines()) == 1
