@@ -67,7 +67,9 @@ def example(rows: int) -> Rows:
 
 def network(params: Train) -> TabularNetwork:
     torch.manual_seed(0)
-    return TabularNetwork(NUMBERS, [CARDINALITY] * CATEGORIES, CLASSES, params.network)
+    return TabularNetwork(
+        [np.linspace(-3, 3, params.network.bins + 1).tolist()] * NUMBERS, [CARDINALITY] * CATEGORIES, CLASSES, params.network
+    )
 
 
 def epoch_seconds(rows: Rows, plan: Plan, params: Train) -> float:

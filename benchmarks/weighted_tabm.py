@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from rtdl_num_embeddings import PeriodicEmbeddings
+from rtdl_num_embeddings import PiecewiseLinearEmbeddings
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -18,9 +18,11 @@ from tabm import TabM
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipelines.core.knots import knots
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-EPOCHS, PATIENCE, LARGEST_BATCH = 100, 12, 256
+EPOCHS, PATIENCE, LARGEST_BATCH, BINS = 100, 12, 256, 48
 SMALL = 200_000  #: cells of the table below which the threads of a step would mostly wait for each other
 
 
@@ -34,7 +36,7 @@ def fit(X: pd.DataFrame, y: Ints, weights: Floats, inside: Ints, stop: Ints, *, 
         n_num_features=counts,
         cat_cardinalities=cardinalities,
         d_out=int(y.max()) + 1,
-        num_embeddings=PeriodicEmbeddings(counts, 8, n_frequencies=24, frequency_init_scale=0.1, lite=False) if counts else None,
+        num_embeddings=PiecewiseLinearEmbeddings(bins_of(encode(X.iloc[inside])[0]), 8, activation=False, version="B") if counts else None,
         k=16,
         d_block=64,
         n_blocks=2,
@@ -49,6 +51,13 @@ def fit(X: pd.DataFrame, y: Ints, weights: Floats, inside: Ints, stop: Ints, *, 
         return np.asarray(torch.softmax(logits.double(), dim=-1).mean(dim=1).numpy())
 
     return predict
+
+
+def bins_of(numbers: Tensor | None) -> list[Tensor]:
+    """The bins of the pipeline's own networks; of a column that does not vary one bin."""
+    assert numbers is not None
+    found = [torch.from_numpy(knots(column, BINS + 1)) for column in numbers.numpy().T]
+    return [edges if len(edges) > 1 else torch.cat([edges, edges + 1]) for edges in found]
 
 
 def train(network: TabM, fitted: tuple[Tensor, ...], stop: tuple[Tensor, ...]) -> None:

@@ -71,7 +71,7 @@ def _time_column(schema: dict[str, Any]) -> str:
 
 #: Rows before the holdout up to which networks are trained on folds of them, and up to which the folds are drawn twice: five networks cost
 #: five trainings, and gain most where rows are few (benchmarks/folds.py).
-MOST_FOLDED, WORTH_REPEATING, FOLDS = 5_000, 2_000, 5
+MOST_FOLDED, WORTH_REPEATING, FOLDS = 10_000, 2_000, 5
 
 
 def folding(params: Split, rule: dict[str, Any], assignment: Assignment, labels: npt.NDArray[np.int64], classes: list[str]) -> Any:

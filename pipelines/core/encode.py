@@ -1,7 +1,7 @@
 """From typed columns to the network's inputs: fitted on train rows, stored as JSON numbers, the same code in training and in scoring.
 
-Numbers: a stored grid of train quantiles maps onto the scores of a normal distribution (`np.interp`, no noise), so heavy tails
-and outliers stay inside the range that periodic embeddings resolve; a missing value becomes the train median, with an indicator
+Numbers: a stored grid of train values maps onto the scores of a normal distribution (`np.interp`, no noise), so heavy tails
+and outliers stay near the others; a missing value becomes the train median, with an indicator
 column where train rows miss it too. Categories: values seen in train have codes 1, 2, ...; a missing value has its own code when
 train rows miss it too; everything else has code 0, whose embedding is zero. Of many values those of few train rows share one code, the last,
 which values never seen get too. Text: the hashed words of `core/words.py` that occur in several train rows have codes 1, 2, ...; others are left out.
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from pipelines.core.knots import knots
 from pipelines.core.words import FILL, MISSING
 from pipelines.errors import must
 
@@ -102,9 +103,7 @@ def _fit_number(name: str, column: Floats) -> dict[str, Any]:
 
 def _quantile_scores(ordered: Floats) -> tuple[Floats, Floats]:
     """Distinct grid values and the normal score of the middle of each value's rank range; `ordered` (n,) ascending, finite."""
-    values = np.unique(ordered)
-    if len(values) > GRID:
-        values = np.unique(np.quantile(ordered, np.linspace(0, 1, GRID)))
+    values = knots(ordered, GRID)
     below, upto = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     middle = np.clip((below + upto) / (2 * len(ordered)), 0.5 / len(ordered), 1 - 0.5 / len(ordered))
     return values, ndtri(middle)

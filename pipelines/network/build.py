@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipelines.core.knots import knots
 from pipelines.errors import must
 from pipelines.network import own
 from pipelines.network.data import Plan, Rows
@@ -50,9 +51,19 @@ def _plain(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan,
     if IMAGE in sample:
         raise must("train.network must be one for images", "it is TabM, which reads tables", "Write network: {kind: residual} under train.")
 
+    bends = _knots(rows, plan, settings.bins)
+
     def make(number: int) -> TabularNetwork:
-        network = TabularNetwork(given["number_count"], given["cardinalities"], given["classes"], settings, given["texts"])
+        network = TabularNetwork(bends, given["cardinalities"], given["classes"], settings, given["texts"])
         network.forget(rows.take(plan.learn[number]).inputs)
         return network
 
     return make
+
+
+def _knots(rows: Rows, plan: Plan, bins: int) -> list[list[float]]:
+    """Where the embedding of each number may bend, for all networks alike: no label is looked at."""
+    if "numbers" not in rows.inputs:
+        return []
+    learnt = rows.inputs["numbers"][torch.unique(torch.cat(plan.learn))].numpy()
+    return [knots(column, bins + 1).tolist() for column in learnt.T]

@@ -23,9 +23,12 @@ class Stack(nn.Module):
     def __init__(self, networks: Sequence[nn.Module], sample: Inputs) -> None:
         super().__init__()
         self.count = len(networks)
-        self.vectorised = self.count > 1 and _plain(networks[0]) and _maps(networks, sample)
+        self.vectorised = self.count > 1 and _plain(networks) and _maps(networks, sample)
         if self.vectorised:
             stacked, _ = stack_module_state(list(networks))
+            self.constants = list(dict(networks[0].named_buffers()))
+            for name, value in networks[0].named_buffers():
+                self.register_buffer(_constant(name), value.detach().clone())
             self.names = list(stacked)
             # a name with a dot is no name of a parameter
             self.weights = nn.ParameterDict(
@@ -48,13 +51,17 @@ class Stack(nn.Module):
         return torch.stack([logits for logits, _ in found]), torch.stack([embedding for _, embedding in found])
 
     def _one(self, weights: dict[str, Tensor], inputs: Inputs) -> tuple[Tensor, Tensor]:
-        outputs: tuple[Tensor, Tensor] = functional_call(self._templates[0], weights, (inputs,))
+        outputs: tuple[Tensor, Tensor] = functional_call(self._templates[0], {**weights, **self._shared()}, (inputs,))
         return outputs
+
+    def _shared(self) -> dict[str, Tensor]:
+        """What no training changes and all networks have alike."""
+        return {name: self.get_buffer(_constant(name)) for name in self.constants}
 
     def state(self, network: int) -> dict[str, Tensor]:
         """A copy of one network's weights and buffers on the CPU, by their names in that network."""
         if self.vectorised:
-            found = {name: self.weights[name.replace(".", "/")][network] for name in self.names}
+            found = {name: self.weights[name.replace(".", "/")][network] for name in self.names} | self._shared()
         else:
             found = self.networks[network].state_dict()
         return {name: value.detach().to("cpu", copy=True) for name, value in found.items()}
@@ -76,23 +83,33 @@ class Stack(nn.Module):
         return next((name.replace("/", ".") for name, weight in self.named_parameters() if not torch.isfinite(weight).all()), None)
 
 
-def _plain(network: nn.Module) -> bool:
-    """Whether all that a network holds are weights of its own to be trained: no buffers, none frozen, none under two names."""
-    weights = list(network.parameters())
-    return not any(True for _ in network.buffers()) and all(w.requires_grad for w in weights) and len(weights) == len(network.state_dict())
+def _constant(name: str) -> str:
+    """Under which the stack holds a buffer: no attribute of its own has such a name."""
+    return f"constant/{name.replace('.', '/')}"
+
+
+def _plain(networks: Sequence[nn.Module]) -> bool:
+    """Whether all that the networks hold are weights of their own to be trained, and buffers that are the same in all: none frozen, none under two names."""
+    first, weights = networks[0], list(networks[0].parameters())
+    buffers = [dict(network.named_buffers()) for network in networks]
+    alike = all(torch.equal(value, other[name]) for other in buffers[1:] for name, value in buffers[0].items())
+    return alike and all(weight.requires_grad for weight in weights) and len(weights) + len(buffers[0]) == len(first.state_dict())
 
 
 def _maps(networks: Sequence[nn.Module], sample: Inputs) -> bool:
-    """Whether vmap runs this architecture: it is tried on a few rows."""
+    """Whether vmap runs this architecture, and leaves its buffers as they were: it is tried on a few rows."""
     template = copy.deepcopy(networks[0]).to("meta")
     stacked, _ = stack_module_state(list(networks))
+    buffers = {name: value.clone() for name, value in networks[0].named_buffers()}
     try:
         with torch.random.fork_rng(devices=[]):
             rows = {name: value[:2].expand(len(networks), *value[:2].shape) for name, value in sample.items()}
-            vmap(lambda weights, inputs: functional_call(template, weights, (inputs,)), randomness="different")(stacked, rows)
+            vmap(lambda weights, inputs: functional_call(template, {**weights, **buffers}, (inputs,)), randomness="different")(
+                stacked, rows
+            )
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False
-    return True
+    return all(torch.equal(value, buffers[name]) for name, value in networks[0].named_buffers())
 
 
 def log_mean_probability(logits: Tensor, dim: int = 1) -> Tensor:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from rtdl_num_embeddings import PeriodicEmbeddings
+from rtdl_num_embeddings import PiecewiseLinearEmbeddings
 from tabm import EnsembleView, LinearEnsemble, MLPBackboneBatchEnsemble
 from torch import Tensor, nn
 
@@ -35,27 +35,31 @@ def _bag(table: nn.Module, codes: Tensor) -> Tensor:
     return found
 
 
+def _edges(knots: Sequence[float]) -> Tensor:
+    """Edges of bins at the knots; of one or two knots two bins, since a single one has a rule of its own in the package."""
+    if len(knots) > 2:
+        return torch.tensor(knots, dtype=torch.float32)
+    return torch.linspace(knots[0], knots[-1] if len(knots) > 1 else knots[0] + 1, 3)
+
+
 class TabularNetwork(nn.Module):
     """Inputs `numbers` (B, F) float32, `categories` (B, C) and `text` (B, L) int64, those that exist, to member logits (B, k, K) and embedding (B, k, D).
 
-    `texts` has for each text column its number of codes and how many of them a row holds; the columns stand side by side in `text`.
+    `knots` are for each number the values at which its embedding may bend, float32 and ascending; `texts` has for each text column its number of codes and how many of them a row holds; the columns stand side by side in `text`.
     """
 
     def __init__(
-        self, number_count: int, cardinalities: Sequence[int], classes: int, params: NetworkParams, texts: Sequence[tuple[int, int]] = ()
+        self,
+        knots: Sequence[Sequence[float]],
+        cardinalities: Sequence[int],
+        classes: int,
+        params: NetworkParams,
+        texts: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
-        self.numbers = (
-            PeriodicEmbeddings(
-                number_count,
-                params.number_embedding,
-                n_frequencies=params.frequencies,
-                frequency_init_scale=params.frequency_scale,
-                lite=False,
-            )
-            if number_count
-            else None
-        )
+        # Version B starts as a linear embedding, to which the pieces are learnt (Gorishniy et al. 2025, appendix).
+        bins = [_edges(found) for found in knots]
+        self.numbers = PiecewiseLinearEmbeddings(bins, params.number_embedding, activation=False, version="B") if bins else None
         # Code 0 stands for a value unseen in train: its row is zero, which is the mean of the other rows at the start, and stays zero.
         category_sizes = [embedding_size(cardinality, params.number_embedding) for cardinality in cardinalities]
         self.categories = nn.ModuleList(
@@ -67,7 +71,7 @@ class TabularNetwork(nn.Module):
             assert isinstance(table, nn.Embedding)
             with torch.no_grad():
                 table.weight.mul_(TEXT_SCALE)
-        sizes = [params.number_embedding] * number_count + category_sizes + [params.text_embedding] * len(texts)
+        sizes = [params.number_embedding] * len(bins) + category_sizes + [params.text_embedding] * len(texts)
         self.width_in = sum(sizes)
         self.view = EnsembleView(k=params.k)
         self.backbone = MLPBackboneBatchEnsemble(

@@ -17,8 +17,7 @@ class Network(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     number_embedding: int = Field(default=8, ge=2, le=256)
     text_embedding: int = Field(default=16, ge=2, le=256)
-    frequencies: int = Field(default=24, ge=1, le=512)
-    frequency_scale: float = Field(default=0.1, gt=0)
+    bins: int = Field(default=48, ge=1, le=1024)
 
 
 class Residual(Section):

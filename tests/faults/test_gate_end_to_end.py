@@ -36,7 +36,7 @@ def write_table(path: Path) -> None:
 
 
 def quick(params: dict[str, Any]) -> None:
-    params["train"]["network"].update(k=4, blocks=1, width=32, number_embedding=4, frequencies=8)
+    params["train"]["network"].update(k=4, blocks=1, width=32, number_embedding=4, bins=8)
     params["train"].update(max_epochs=15, patience=4, learning_rate=0.01)
     params["calibrate"].update(methods=["affine"], repeats=1)
     params["decide"].update(policies=["analytic"])

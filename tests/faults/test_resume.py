@@ -22,7 +22,7 @@ MOMENTS = dict(zip(STAGES, ("opened", "written", "renamed", "training", *("opene
 
 
 def quick(params: dict[str, Any]) -> None:
-    params["train"]["network"].update(k=2, blocks=1, width=16, number_embedding=4, frequencies=4)
+    params["train"]["network"].update(k=2, blocks=1, width=16, number_embedding=4, bins=4)
     params["train"].update(max_epochs=8, patience=8, learning_rate=0.01)
     params["calibrate"].update(methods=["identity", "temperature"], repeats=1)
     params["decide"].update(trials=10)

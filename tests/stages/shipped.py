@@ -13,7 +13,7 @@ import yaml
 from pipelines import golden
 from pipelines.bundle import Bundle
 
-TINY = {"network": {"k": 4, "width": 16, "number_embedding": 4, "frequencies": 4}, "max_epochs": 4, "accelerator": "cpu"}
+TINY = {"network": {"k": 4, "width": 16, "number_embedding": 4, "bins": 4}, "max_epochs": 4, "accelerator": "cpu"}
 
 
 def mixed_table(rows: int = 700, seed: int = 0) -> pl.DataFrame:

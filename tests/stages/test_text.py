@@ -88,7 +88,7 @@ def test_text_beside_numbers_and_categories_is_read_as_in_training(world: Path, 
 
 
 TEXTS = [(9, 5), (6, 3)]  # codes and length of two columns
-SMALL = NetworkParams(k=3, width=8, number_embedding=4, text_embedding=4, frequencies=4)
+SMALL = NetworkParams(k=3, width=8, number_embedding=4, text_embedding=4, bins=4)
 
 
 def coded(rows: int = 40) -> dict[str, torch.Tensor]:
@@ -104,7 +104,7 @@ def coded(rows: int = 40) -> dict[str, torch.Tensor]:
 
 def test_networks_with_text_run_side_by_side_and_in_the_file_that_ships() -> None:
     inputs = coded()
-    networks = [TabularNetwork(0, [4], 2, SMALL, TEXTS).eval() for _ in range(3)]
+    networks = [TabularNetwork([], [4], 2, SMALL, TEXTS).eval() for _ in range(3)]
     stack = Stack(networks, inputs).eval()
     assert stack.vectorised
     with torch.inference_mode():
@@ -119,7 +119,7 @@ def test_networks_with_text_run_side_by_side_and_in_the_file_that_ships() -> Non
 
 def test_a_text_is_what_an_embedding_bag_makes_of_its_words_in_any_order() -> None:
     inputs = coded()
-    network = TabularNetwork(0, [4], 2, SMALL, TEXTS).eval()
+    network = TabularNetwork([], [4], 2, SMALL, TEXTS).eval()
     first = inputs["text"][:, :5]
     bag = torch.nn.EmbeddingBag.from_pretrained(network.texts[0].weight.detach(), mode="sum", padding_idx=0)
     found = _bag(network.texts[0], first)
@@ -131,7 +131,7 @@ def test_a_text_is_what_an_embedding_bag_makes_of_its_words_in_any_order() -> No
 
 def test_what_fills_up_a_row_learns_nothing_where_networks_run_side_by_side() -> None:
     inputs = coded()
-    stack = Stack([TabularNetwork(0, [4], 2, SMALL, TEXTS) for _ in range(3)], inputs)
+    stack = Stack([TabularNetwork([], [4], 2, SMALL, TEXTS) for _ in range(3)], inputs)
     assert stack.vectorised
     logits, _ = stack({name: value.expand(3, *value.shape) for name, value in inputs.items()})
     logits.square().sum().backward()
@@ -145,7 +145,7 @@ def test_what_fills_up_a_row_learns_nothing_where_networks_run_side_by_side() ->
 def test_a_network_forgets_the_words_of_rows_that_it_never_learns_from() -> None:
     inputs = coded()
     inputs["text"][inputs["text"] == 3] = 2
-    network = TabularNetwork(0, [4], 2, SMALL, TEXTS)
+    network = TabularNetwork([], [4], 2, SMALL, TEXTS)
     network.forget(inputs)
     assert [not table.weight[3].any() and bool(table.weight[2].any()) for table in network.texts] == [True, True]
 

@@ -35,7 +35,9 @@ from pipelines.params.train import Network as NetworkParams
 from pipelines.scoring import Network
 from tests.stages.shipped import params
 
-TINY = NetworkParams(k=3, width=8, number_embedding=4, frequencies=4)
+TINY = NetworkParams(k=3, width=8, number_embedding=4, bins=4)
+#: Where the embeddings of three numbers bend: with several bins, with few, and of a yes/no column.
+KNOTS = [[-1.5, -0.5, 0.0, 0.7, 1.5], [-1.0, 0.0, 2.0], [0.0, 1.0]]
 
 
 @pytest.fixture
@@ -209,7 +211,7 @@ def test_mixed_precision_as_on_a_gpu_trains_clips_gradients_and_ships_fp32(monke
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
     monkeypatch.setattr(fitting, "_precision", lambda device: "bf16-mixed")
     settings, rows = train.Train(max_epochs=3, accelerator="cpu", network=TINY), example(260, 3, (4,), 2)
-    fitted = fitting.fit(rows, single(200, 260), settings, lambda _: TabularNetwork(3, [4], 2, TINY), tmp_path / "last.ckpt")
+    fitted = fitting.fit(rows, single(200, 260), settings, lambda _: TabularNetwork(KNOTS[:3], [4], 2, TINY), tmp_path / "last.ckpt")
     assert set(clipped) == {settings.gradient_clip}
     assert [np.isfinite(entry["valid_log_loss"]) for entry in fitted.history] == [True] * 3
     assert {weight.dtype for weight in fitted.networks[0].parameters()} == {torch.float32}
@@ -275,7 +277,7 @@ def single(learnt: int, rows: int) -> Plan:
 def test_the_file_agrees_with_torch_at_every_batch_size(numbers: int, cardinalities: tuple[int, ...]) -> None:
     rows = example(40, numbers, cardinalities)
     torch.manual_seed(0)
-    network = TabularNetwork(numbers, cardinalities, 3, TINY).eval()
+    network = TabularNetwork(KNOTS[:numbers], cardinalities, 3, TINY).eval()
     content = export([network], rows.inputs)
     assert content == export([network], rows.inputs), "the bytes depend on the weights alone"
     with torch.inference_mode():
@@ -290,7 +292,7 @@ def test_the_file_agrees_with_torch_at_every_batch_size(numbers: int, cardinalit
 
 def test_an_unseen_category_is_a_zero_embedding_that_training_leaves_alone() -> None:
     rows = example(60, 2, (4,), 2)
-    network = TabularNetwork(2, [4], 2, TINY)
+    network = TabularNetwork(KNOTS[:2], [4], 2, TINY)
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.1)
     losses.cross_entropy(network(rows.inputs)[0], rows.labels).backward()
     optimiser.step()
@@ -374,7 +376,7 @@ def test_trained_with_weights_a_network_learns_how_often_things_happened(tmp_pat
     rows, every = tensors({"categories": codes}, labels, np.arange(200), weights), np.ones(200, dtype=bool)
     settings = train.Train(max_epochs=25, accelerator="cpu", network=TINY, weight_decay=0.0, learning_rate=0.02)
     plan = plan_of([every], [every], repeats=0)
-    fitted = fitting.fit(rows, plan, settings, lambda _: TabularNetwork(0, [3], 2, TINY), tmp_path / "last.ckpt")
+    fitted = fitting.fit(rows, plan, settings, lambda _: TabularNetwork([], [3], 2, TINY), tmp_path / "last.ckpt")
     with torch.inference_mode():
         logits, _ = Exported(fitted.networks, ["categories"])(rows.inputs["categories"])
     assert np.exp(logits[0, 1].item()) == pytest.approx(0.02, abs=0.01)
@@ -413,7 +415,7 @@ def test_networks_side_by_side_learn_what_they_would_learn_alone() -> None:
     rows = example(30)
     rows.inputs["categories"].clamp_(min=1)  # code 0, which only rows outside the training have, learns nothing either way
     torch.manual_seed(0)
-    networks = [TabularNetwork(3, [4, 3], 3, TINY).eval() for _ in range(3)]
+    networks = [TabularNetwork(KNOTS[:3], [4, 3], 3, TINY).eval() for _ in range(3)]
     inputs = {name: value[None].expand(3, *value.shape) for name, value in rows.inputs.items()}
     together = Stack(networks, rows.inputs)
     assert together.vectorised
@@ -465,7 +467,7 @@ def test_a_network_of_a_fold_learns_nothing_from_the_labels_of_its_fold(tmp_path
     plan, settings = plan_of([~mask for mask in held], held, repeats=1), train.Train(max_epochs=1, accelerator="cpu", network=TINY)
     flipped = Rows(rows.inputs, torch.where(torch.from_numpy(held[0]), 1 - rows.labels, rows.labels), rows.index)
     before, after = (
-        fitting.fit(given, plan, settings, lambda _: TabularNetwork(3, [4], 2, TINY), tmp_path / "last.ckpt").networks
+        fitting.fit(given, plan, settings, lambda _: TabularNetwork(KNOTS[:3], [4], 2, TINY), tmp_path / "last.ckpt").networks
         for given in (rows, flipped)
     )
     same = [
@@ -500,7 +502,7 @@ def test_held_rows_of_unequal_folds_are_judged_once_each() -> None:
 def test_rows_are_scored_by_the_networks_that_never_saw_them() -> None:
     rows = example(40)
     torch.manual_seed(0)
-    networks = [TabularNetwork(3, [4, 3], 3, TINY).eval() for _ in range(3)]
+    networks = [TabularNetwork(KNOTS[:3], [4, 3], 3, TINY).eval() for _ in range(3)]
     network, inputs = Network(export(networks, rows.inputs)), {name: value.numpy() for name, value in rows.inputs.items()}
     unseen = np.random.default_rng(0).random((40, 3)) < 0.5
     unseen[0], unseen[1] = True, False
@@ -516,7 +518,7 @@ def test_rows_are_scored_by_the_networks_that_never_saw_them() -> None:
 
 def test_a_value_that_a_network_never_saw_is_a_zero_embedding_to_it() -> None:
     rows = example(60, 0, (4, 3))
-    network = TabularNetwork(0, [4, 3], 2, TINY)
+    network = TabularNetwork([], [4, 3], 2, TINY)
     network.forget(rows.take(rows.inputs["categories"][:, 0] != 2).inputs)
     assert not network.categories[0].weight[2].any()  # type: ignore[union-attr]
     assert network.categories[0].weight[[1, 3]].any(dim=1).all()  # type: ignore[union-attr]
@@ -548,7 +550,7 @@ def test_networks_side_by_side_go_on_from_a_checkpoint_to_the_same_weights(tmp_p
     rows, held = example(150, 3, (4,), 2), folds(150, 3)
     network = TINY.model_copy(update={"dropout": 0.3})
     settings = train.Train(max_epochs=7, accelerator="cpu", network=network)
-    given = rows, plan_of([~mask for mask in held], held, repeats=1), settings, lambda _: TabularNetwork(3, [4], 2, network)
+    given = rows, plan_of([~mask for mask in held], held, repeats=1), settings, lambda _: TabularNetwork(KNOTS[:3], [4], 2, network)
     whole = fitting.fit(*given, tmp_path / "whole/last.ckpt")
     with pytest.raises(RuntimeError, match="interrupted"):
         fitting.fit(*given, tmp_path / "cut/last.ckpt", watchers=(Interrupted(),))
@@ -572,6 +574,6 @@ def test_dropout_is_on_in_every_epoch_of_networks_side_by_side(tmp_path: Path) -
     network = TINY.model_copy(update={"dropout": 0.3})
     settings = train.Train(max_epochs=3, accelerator="cpu", network=network)
     plan = plan_of([~mask for mask in held], held, repeats=1)
-    fitting.fit(rows, plan, settings, lambda _: TabularNetwork(3, [4], 2, network), tmp_path / "last.ckpt", watchers=(Watch(),))
+    fitting.fit(rows, plan, settings, lambda _: TabularNetwork(KNOTS[:3], [4], 2, network), tmp_path / "last.ckpt", watchers=(Watch(),))
     assert len(seen) >= 3
     assert all(seen)
