@@ -12,6 +12,8 @@ from benchmarks.peer import PEERS, WEIGHTED
 from benchmarks.repeated import paired, ratio
 
 EXPOST, HALVED, TRIVIAL = "expost", "expost, half the epochs", "always the same action"
+#: The same split trained with other seeds: what chance in training alone does to a figure.
+SEEDS = {f"expost, seed {seed}": seed for seed in (1, 2)}
 FIGURES = ("cost", "log_loss", "brier", "auc")
 SPENT = ("fit_seconds", "seconds", "peak_mb")
 #: What is aimed at: the geometric mean of the ratios at most, and the end of a table's interval that must not lie above.
@@ -56,7 +58,20 @@ def summarise(reported: Results, selection: Results) -> dict[str, Any]:
         summary["ratio"][figure] = {"best_peer": best, **_finite(found)}
     halved = {salt: learners for salt, learners in reported.items() if HALVED in learners}
     summary["halved"] = _halved(halved, share) if halved else None
+    summary["seeds"] = _seeds(reported)
     return summary
+
+
+def _seeds(results: Results) -> dict[str, Any] | None:
+    """Standard deviation of each figure over the seeds of a training, pooled over the splits where other seeds were tried; None where none was."""
+    tried = [learners for learners in results.values() if all(name in learners for name in SEEDS)]
+    if not tried:
+        return None
+    found: dict[str, Any] = {"splits": len(tried), "seeds": 1 + len(SEEDS)}
+    for figure in ("cost", "log_loss"):
+        by_split = np.array([[learners[name][figure] for name in (EXPOST, *SEEDS)] for learners in tried])
+        found[figure] = float(np.sqrt(by_split.var(axis=1, ddof=1).mean()))
+    return found
 
 
 def _learner(reported: Results, name: str, share: float) -> dict[str, Any]:

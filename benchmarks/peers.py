@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 
 from benchmarks.common import RESULTS, ROOT, Ran, machine, make_workspace, measured, run, write_json
-from benchmarks.comparison import EXPOST, HALVED, TRIVIAL, overall, summarise
+from benchmarks.comparison import EXPOST, HALVED, SEEDS, TRIVIAL, overall, summarise
 from benchmarks.peer import PACKAGES, PEERS, figures
 from benchmarks.repeated import STAGES, edit_params, feature_frame, measure_stages
 from benchmarks.tasks import ELSEWHERE, TASKS, Given, Task, given, init_arguments
@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("tables", nargs="*", default=list(TASKS), metavar="TABLE", help=f"{', '.join(TASKS)}, or a directory; default all")
     parser.add_argument("--salts", type=int, help=f"repetitions; {SALTS_SMALL} up to {SMALL:,} rows, {SALTS_LARGE} above")
     parser.add_argument("--halved", type=int, default=3, help="of them with the training run again in half the epochs; default 3")
+    parser.add_argument("--seeded", type=int, default=1, help="of them with the training run again with two other seeds; default 1")
     parser.add_argument("--results", type=Path, default=RESULTS / "peers.json", help="the file to go on with")
     arguments = parser.parse_args(argv)
     try:
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         if one.task.left_out:
             left_out[one.name] = one.task.left_out
             continue
-        for entry in compare(one, results["tables"].get(one.name, {}), arguments.salts, arguments.halved):
+        for entry in compare(one, results["tables"].get(one.name, {}), arguments.salts, arguments.halved, arguments.seeded):
             results["tables"][one.name] = entry
             results["overall"] = overall(results["tables"])
             write_json(path, results)
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     write_json(path, results)
 
 
-def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int) -> Any:
+def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int, seeded: int) -> Any:
     """Bring a table's entry up to date, salt by salt; yields it whenever there is more to keep, at last with its summary."""
     entry: dict[str, Any] = {"reported": {}, "selection": {}, **before}
     with tempfile.TemporaryDirectory() as temporary:
@@ -88,7 +89,7 @@ def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int) 
                 kept = entry[purpose].setdefault(str(salt), {})
                 wanted = [name for name in PEERS if name not in entry["left_out"]]
                 if purpose == "reported":
-                    wanted = [EXPOST, *([HALVED] if salt <= halved else []), *wanted]
+                    wanted = [EXPOST, *([HALVED] if salt <= halved else []), *(SEEDS if salt <= seeded else []), *wanted]
                 for name, found in repetition(table, salt, wanted, kept):
                     kept[name] = found
                     print(one.name, salt, name, f"{found['cost']:.4f}", flush=True)
@@ -147,7 +148,9 @@ def repetition(table: Table, salt: int, wanted: list[str], kept: Mapping[str, Ma
         if name == EXPOST:
             found = pipeline(table, spent)
         elif name == HALVED:
-            found = halved(table, spent, kept[EXPOST]["epochs"])
+            found = pipeline(table, spent, max_epochs=max(1, kept[EXPOST]["epochs"] // 2))
+        elif name in SEEDS:
+            found = pipeline(table, spent, seed=SEEDS[name])
         else:
             found = peer(name, table)
         yield name, {**found, **rows, "key": keys[name], "commit": commit()}
@@ -155,9 +158,14 @@ def repetition(table: Table, salt: int, wanted: list[str], kept: Mapping[str, Ma
         yield TRIVIAL, {**trivial(table.U, labels[inside], parts[inside] == 3), **rows}
 
 
-def pipeline(table: Table, spent: Mapping[str, Ran]) -> dict[str, Any]:
-    """Train to evaluate on the split as it stands, and score the holdout's rows that `evaluate` wrote."""
-    ran = {**spent, **measure_stages(table.folder, AFTER_SPLIT)}
+def pipeline(table: Table, spent: Mapping[str, Ran], **train: int) -> dict[str, Any]:
+    """Train to evaluate on the split as it stands, with changes of the section `train`, and score the holdout's rows that `evaluate` wrote."""
+    before = (table.folder / "params.yaml").read_text()
+    edit_params(table.folder, lambda params: params["train"].update(train))
+    try:
+        ran = {**spent, **measure_stages(table.folder, AFTER_SPLIT)}
+    finally:
+        (table.folder / "params.yaml").write_text(before)
     data = table.folder / "data"
     rows = pd.read_parquet(data / "evaluate/rows.parquet")
     classes = yaml.safe_load((table.folder / "params.yaml").read_text())["ingest"]["classes"]
@@ -175,16 +183,6 @@ def pipeline(table: Table, spent: Mapping[str, Ran]) -> dict[str, Any]:
         "epochs": json.loads((data / "train/metrics.json").read_text())["epochs"],
         "policy": json.loads((data / "decide/summary.json").read_text()).get("chosen"),
     }
-
-
-def halved(table: Table, spent: Mapping[str, Ran], epochs: int) -> dict[str, Any]:
-    """The pipeline with half the epochs that its training took."""
-    before = (table.folder / "params.yaml").read_text()
-    edit_params(table.folder, lambda params: params["train"].update(max_epochs=max(1, epochs // 2)))
-    try:
-        return pipeline(table, spent)
-    finally:
-        (table.folder / "params.yaml").write_text(before)
 
 
 def peer(name: str, table: Table) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def _ratios(tables: dict[str, Any], overall: dict[str, Any]) -> list[str]:
         cost, loss = summary["ratio"]["cost"], summary["ratio"]["log_loss"]
         peer = summary["learners"][cost["best_peer"]]
         beside = f"{cost['best_peer']}: {peer['cost']:.3f} (expost {_difference(peer['expost_minus_this']['cost'])})"
-        cells = (f"{summary['learners']['expost']['cost']:.3f}", beside, _ratio(cost), f"{_ratio(loss)} of {loss['best_peer']}")
+        seeds = summary.get("seeds")
+        spread = f" ± {seeds['cost']:.3f}" if seeds else ""
+        cells = (f"{summary['learners']['expost']['cost']:.3f}{spread}", beside, _ratio(cost), f"{_ratio(loss)} of {loss['best_peer']}")
         lines.append(f"| {name} | {summary['salts']} | " + " | ".join(cells) + " |")
     means = (f"{overall[figure]['geometric_mean']:.3f} (aim: {overall[figure]['aim']})" for figure in ("cost", "log_loss"))
     return [*lines, "| geometric mean | | | | " + " | ".join(means) + " |"]
@@ -122,7 +124,8 @@ def _beyond(result: dict[str, Any]) -> list[str]:
     reasons |= {f"{name} on {table}": why for table, entry in result["tables"].items() for name, why in entry["left_out"].items()}
     left_out = f"Left out: {'; '.join(f'{name} ({why})' for name, why in sorted(reasons.items()))}."
     spent = "Seconds are those of whole processes, their start included; of a peer one, of expost one per stage."
-    return [f"{spent} Log loss, Brier score, AUC and memory of all: [peers.md](benchmarks/results/peers.md). {left_out}"]
+    chance = "After ± stands the standard deviation over three seeds of one split's training."
+    return [f"{chance} {spent} Log loss, Brier score, AUC and memory of all: [peers.md](benchmarks/results/peers.md). {left_out}"]
 
 
 def _ratio(entry: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from benchmarks.comparison import EXPOST, HALVED, TRIVIAL, best_peer, overall, summarise
+from benchmarks.comparison import EXPOST, HALVED, SEEDS, TRIVIAL, best_peer, overall, summarise
 from benchmarks.peer import PEERS, bounded_levels, class_weights
 from benchmarks.peers import trivial
 from benchmarks.render import pages, peers, peers_page
@@ -91,6 +91,19 @@ def test_summary_and_its_tables() -> None:
     assert "| geometric mean | | | | 0.800 (aim: 0.97) |" in peers(result)
     assert "b (a reason)" in peers(result)
     assert "## a: 1,000 rows, 2 classes, 3 salts" in peers_page(result)
+
+
+def test_the_spread_of_seeds_is_the_pooled_one_within_splits() -> None:
+    """Splits differ by far more than seeds do; that difference has no part in it."""
+    one, two = SEEDS
+    found = results(range(1, 4), {EXPOST: 0.4, **dict.fromkeys(PEERS, 0.5)})
+    for salt, level, step in (("1", 0.4, 0.01), ("2", 9.0, 0.02)):
+        for name, place in ((EXPOST, 0), (one, 1), (two, 2)):
+            found[salt][name] = {**found[salt][EXPOST], "cost": level + place * step, "log_loss": level}
+    seeds = summarise(found, results(range(101, 104), dict.fromkeys(PEERS, 0.5)))["seeds"]
+    assert (seeds["splits"], seeds["seeds"]) == (2, 3)
+    assert seeds["cost"] == pytest.approx(np.sqrt((0.01**2 + 0.02**2) / 2))
+    assert seeds["log_loss"] == pytest.approx(0, abs=1e-12)
 
 
 def test_one_salt_has_no_interval() -> None:
