@@ -69,22 +69,24 @@ def _time_column(schema: dict[str, Any]) -> str:
     return str(found[0][0])
 
 
-#: Rows before the holdout up to which networks are trained on folds of them, and up to which the folds are drawn twice: five networks cost
-#: five trainings, and gain most where rows are few (benchmarks/folds.py).
-MOST_FOLDED, WORTH_REPEATING, FOLDS = 10_000, 2_000, 5
+#: Rows before the holdout up to which networks are trained on so many folds of them, drawn so often: each costs about a training, and they gain
+#: most where rows are few (benchmarks/folds.py, LOG.md).
+FOLDED = ((2_000, 5, 2), (10_000, 5, 1), (50_000, 3, 1))
 
 
 def folding(params: Split, rule: dict[str, Any], assignment: Assignment, labels: npt.NDArray[np.int64], classes: list[str]) -> Any:
     """Count and repetitions of the folds as the rule records them, or None for one network on the part train.
 
-    `auto` takes folds on few rows where each holds every class. Raises ExpostError where folds asked for by number lack a class.
+    `auto` takes folds as `FOLDED` says, where each holds every class. Raises ExpostError where folds asked for by number lack a class.
     """
     before = (assignment.parts >= 0) & (assignment.parts < PARTS.index("holdout"))
     rows = int(before.sum())
-    if params.folds is None or (params.folds == "auto" and (not params.may_fold or rows > MOST_FOLDED)):
+    worth = next(((folds, times) for most, folds, times in FOLDED if rows <= most), None)
+    if params.folds is None or (params.folds == "auto" and (not params.may_fold or worth is None)):
         return None
-    repeats = (2 if rows <= WORTH_REPEATING else 1) if params.repeats == "auto" else params.repeats
-    count = FOLDS if params.folds == "auto" else params.folds
+    usual, often = worth or (0, 1)
+    repeats = often if params.repeats == "auto" else params.repeats
+    count = usual if params.folds == "auto" else params.folds
     made = {"count": count, "repeats": repeats}
     fewest = [
         (int(((folds == fold) & (labels[before] == label)).sum()), classes[label])

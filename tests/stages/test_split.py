@@ -250,10 +250,18 @@ def test_folds_are_made_where_they_are_asked_for_and_parts_are_drawn(section: di
         np.testing.assert_array_equal(unseen[:, 0], ~np.isin(parts, (0, 1)))
 
 
-def test_many_rows_train_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(split, "MOST_FOLDED", 400)
-    assert run(table(), folds="auto")[1]["rule"]["folds"] is None
-    assert run(table(), folds=5)[1]["rule"]["folds"] == {"count": 5, "repeats": 2}
+@pytest.mark.parametrize(
+    ("folded", "auto", "asked"),
+    [
+        (((100, 5, 2), (400, 5, 1)), None, {"count": 4, "repeats": 1}),
+        (((100, 5, 2), (600, 3, 1)), {"count": 3, "repeats": 1}, {"count": 4, "repeats": 1}),
+        (((600, 6, 3), (700, 3, 1)), {"count": 6, "repeats": 3}, {"count": 4, "repeats": 3}),
+    ],
+)
+def test_the_more_rows_the_fewer_networks(folded: Any, auto: Any, asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "FOLDED", folded)
+    assert run(table(), folds="auto")[1]["rule"]["folds"] == auto
+    assert run(table(), folds=4)[1]["rule"]["folds"] == asked
 
 
 def test_a_class_too_rare_for_the_folds_is_named_and_auto_does_without() -> None:
