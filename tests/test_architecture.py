@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from functools import cache
@@ -147,12 +148,18 @@ def test_imports_run_one_way(path: str) -> None:
         assert not tops & {"numpy", "pandas", "torch", "polars"}
     assert not tops & {"pickle", "joblib", "cloudpickle", "dill", "shelve", "marshal"}, "nothing is pickled"
     stage = path.removeprefix("pipelines/").removesuffix(".py")
-    if stage in STAGES:
+    if stage in STAGES or path.startswith("pipelines/network/"):
         assert not {name for name in names if name.removeprefix("pipelines.") in STAGES and name.startswith("pipelines.")}
     for package, allowed in ONLY_IMPORTER.items():
         assert package not in tops or path in allowed, f"{path} imports {package}"
     if "torch" in tops or "lightning" in tops:
         assert path.startswith("pipelines/network/")
+
+
+def test_torch_is_imported_only_once_a_task_is_set() -> None:
+    """How idle threads wait is said before, and cannot be said afterwards."""
+    code = "import sys, pipelines.train, pipelines.commands.tune; sys.exit(bool({'torch', 'lightning', 'optuna'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def distribution(requirement: str) -> str:
@@ -189,6 +196,4 @@ def test_no_stage_is_outside_the_design() -> None:
 
 
 def _tracked() -> set[str]:
-    import subprocess
-
     return set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())

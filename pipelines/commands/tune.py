@@ -16,6 +16,7 @@ import yaml
 
 from pipelines import store, train
 from pipelines.errors import must
+from pipelines.network.task import task_of
 from pipelines.params import load
 from pipelines.params.train import Network, Train
 
@@ -31,7 +32,7 @@ def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str],
     """
     params = load(Train)
     inputs, preprocessing = train.read_inputs()
-    task = train.task_of(inputs, preprocessing)
+    task = task_of(inputs, preprocessing)
     from pipelines.network import tune as studies
 
     name = study_name(params)

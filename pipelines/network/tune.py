@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import optuna
@@ -16,10 +16,8 @@ from lightning.pytorch.callbacks import Callback
 from pipelines.errors import must, without_password
 from pipelines.network.fit import Fitted, fit
 from pipelines.network.learner import Learner
+from pipelines.network.task import Task
 from pipelines.params.train import Train
-
-if TYPE_CHECKING:
-    from pipelines.train import Task
 
 #: Epochs that a trial may take before it is compared with others, and trials that are not compared at all.
 WARM_UP, FIRST = 5, 5

@@ -1,0 +1,76 @@
+"""What networks learn: which rows, who learns from which, and how a network is made. Imports torch only once a task is set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.core import encode
+from pipelines.params.train import Train
+
+if TYPE_CHECKING:
+    from pipelines.network.build import Make
+    from pipelines.network.data import Plan, Rows
+
+TRAIN, VALID, CALIB = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Rows outside the holdout, as the network sees them; `rows` are their indices in the table.
+
+    `unseen` (n, M) says which of the M networks must not see which row; a single one sees train and valid. `weights` (n,) float64 say how often each row occurred, or None where each occurred once.
+    """
+
+    rows: NDArray[np.int64]
+    arrays: dict[str, NDArray[Any]]
+    labels: NDArray[np.int64]
+    parts: NDArray[np.int8]
+    unseen: NDArray[np.bool_]
+    repeats: int
+    weights: NDArray[np.float64] | None
+    classes: int
+
+    def seen(self, network: int) -> NDArray[np.bool_]:
+        """Rows (n,) that a network learns from."""
+        return ~self.unseen[:, network] if self.repeats else self.parts == TRAIN
+
+    def held(self, network: int) -> NDArray[np.bool_]:
+        """Rows (n,) whose log loss is followed while a network learns: of its own fold, or valid."""
+        return self.unseen[:, network] if self.repeats else self.parts == VALID
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the networks learn: rows and the plan of who learns from which, and how a network is made, by its number, under given parameters."""
+
+    rows: Rows
+    plan: Plan
+    make: Callable[[Train], Make]
+
+
+def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
+    """The task that these inputs set."""
+    # Idle threads must sleep: spinning, they take the cores from each other and from other processes (a fit of 2 s took 40 s).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from pipelines.network.build import builder
+    from pipelines.network.data import plan_of, tensors
+
+    networks = range(inputs.unseen.shape[1])
+    counted = [] if inputs.weights is None else [inputs.weights.astype(np.float32)]
+    rows = tensors(inputs.arrays, inputs.labels, inputs.rows, *counted)
+    plan = plan_of([inputs.seen(m) for m in networks], [inputs.held(m) for m in networks], repeats=inputs.repeats)
+    given = {
+        "number_count": encode.number_count(preprocessing),
+        "cardinalities": encode.cardinalities(preprocessing),
+        "texts": encode.text_sizes(preprocessing),
+        "classes": inputs.classes,
+        "image_shape": encode.image_shape(preprocessing),
+    }
+    scale = next(iter(preprocessing.get("images", ())), None)
+    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan, scale))
