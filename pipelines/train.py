@@ -92,9 +92,8 @@ def _images(rows: NDArray[np.int64], meta: dict[str, Any]) -> dict[str, NDArray[
 def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
     task = task_of(inputs, preprocessing)
     from pipelines.network.export import export
-    from pipelines.network.fit import fit
 
-    fitted = fit(task.rows, task.plan, params, task.make(params), checkpoint_path(params))
+    fitted = task.fit(params, checkpoint_path(params))
     return fitted, export(fitted.networks, task.rows.take(task.plan.held[0][:256]).inputs)
 
 

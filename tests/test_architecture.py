@@ -156,6 +156,12 @@ def test_imports_run_one_way(path: str) -> None:
         assert path.startswith("pipelines/network/")
 
 
+def test_the_data_path_knows_no_kind_of_column() -> None:
+    path = "pipelines/network/data.py"
+    assert not {found for found in first_party(path) - {path} if (ROOT / found).read_text().strip()} - {"pipelines/__init__.py"}
+    assert not literals(path) & {"image", "numbers", "categories", "text"}
+
+
 def test_torch_is_imported_only_once_a_task_is_set() -> None:
     """How idle threads wait is said before, and cannot be said afterwards."""
     code = "import sys, pipelines.train, pipelines.commands.tune; sys.exit(bool({'torch', 'lightning', 'optuna'} & {*sys.modules}))"

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from pipelines.network.data import Augmentation
+from pipelines.networkfile import IMAGE
 from pipelines.params.train import Augment
+
+
+def augmentation(params: Augment | None, inputs: Mapping[str, Tensor]) -> Augmentation | None:
+    """How batches of such inputs are changed in training: their images as `params` say; None where nothing is."""
+    if params is None or IMAGE not in inputs:
+        return None
+    return lambda batch, generator: {**batch, IMAGE: augmented(batch[IMAGE], params, generator)}
 
 
 def augmented(images: Tensor, params: Augment, generator: torch.Generator) -> Tensor:

@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.network.augment import augmented
-from pipelines.networkfile import IMAGE
-from pipelines.params.train import Augment
+#: Inputs of a training batch changed by chance; the generator is drawn from (seed, epoch) and on the CPU.
+Augmentation = Callable[[Mapping[str, Tensor], torch.Generator], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ class Training:
     All networks take the same number of steps in an epoch; those with a few more rows leave these out for that epoch.
     """
 
-    def __init__(self, rows: Rows, plan: Plan, size: int, *, seed: int, augment: Augment | None = None) -> None:
-        self.augment = augment if IMAGE in rows.inputs else None
+    def __init__(self, rows: Rows, plan: Plan, size: int, *, seed: int, augment: Augmentation | None = None) -> None:
+        self.augment = augment
         self.seed, self.epoch, self.learn, self.means = seed, 0, list(plan.learn), torch.ones(len(plan))
         if rows.weights is not None:
             learnt, copies = torch.unique(torch.cat(self.learn)), torch.ones(len(rows), dtype=torch.long)
@@ -122,7 +121,7 @@ class Training:
         for chosen in order.tensor_split(self.steps, dim=1):
             batch = self.rows.take(chosen)
             if self.augment is not None:
-                batch = replace(batch, inputs={**batch.inputs, IMAGE: augmented(batch.inputs[IMAGE], self.augment, generator)})
+                batch = replace(batch, inputs=self.augment(batch.inputs, generator))
             yield batch if batch.weights is None else replace(batch, weights=batch.weights / self.means[:, None])
 
     def _order(self, network: int) -> Tensor:
@@ -132,13 +131,14 @@ class Training:
 
 
 class Judging:
-    """Batches of the rows held out for each of M networks, in order; where one has fewer than another its last rows come again, with weight 0."""
+    """Batches of the rows held out for each of M networks, in order, `size` rows of all networks together.
+
+    Where a network has fewer than another its last rows come again, with weight 0.
+    """
 
     def __init__(self, rows: Rows, plan: Plan, size: int) -> None:
         length = max(map(len, plan.held))
-        images = rows.inputs.get(IMAGE)
-        tiles = 1 if images is None else math.ceil(images[0, 0].numel() / 1024) * 16  # inner values of images are large
-        self.rows, self.size = rows, max(1, size // len(plan) // tiles)
+        self.rows, self.size = rows, max(1, size // len(plan))
         self.order = torch.stack([torch.cat([held, held[-1:].expand(length - len(held))]) for held in plan.held])
         occurred = torch.ones(len(rows)) if rows.weights is None else rows.weights
         real = torch.stack([torch.arange(length) < len(held) for held in plan.held])

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from pipelines.errors import must
 from pipelines.network.checkpoint import intact, save
-from pipelines.network.data import Judging, Plan, Rows, Training, mix
+from pipelines.network.data import Augmentation, Judging, Plan, Rows, Training, mix
 from pipelines.network.learner import Learner
 from pipelines.network.stack import Stack
 from pipelines.params.train import Train
 
 #: Seconds between checkpoints: what a killed run loses at most, plus one epoch.
 CHECKPOINT_EVERY = 5.0
-VALID_BATCH = 4096
+#: Held-out rows of a table that are judged at once.
+JUDGED = 4096
 #: Epochs on each side over which valid log loss is averaged to choose the best one.
 REACH = 2
 #: Multiply-adds of a forward step below which one thread is as fast as two.
@@ -62,12 +63,20 @@ class Fitted:
 
 
 def fit(
-    rows: Rows, plan: Plan, params: Train, make: Callable[[int], nn.Module], checkpoint: Path, *, watchers: Sequence[Callback] = ()
+    rows: Rows,
+    plan: Plan,
+    params: Train,
+    make: Callable[[int], nn.Module],
+    checkpoint: Path,
+    *,
+    augment: Augmentation | None = None,
+    judged: int = JUDGED,
+    watchers: Sequence[Callback] = (),
 ) -> Fitted:
     """Train the networks of `plan` side by side; a run that was killed goes on from `checkpoint`, which is removed at the end.
 
     `make` builds a network, by its number, with fresh weights. Where rows have weights, how often each occurred, both losses are means over all occurrences;
-    see `copies_of`. `watchers` are told of each epoch too. On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is
+    see `copies_of`. `augment` changes the batches of the training; `judged` held-out rows are judged at once. `watchers` are told of each epoch too. On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is
     asked for and there is none, or a loss or weight is not finite.
     """
     device = accelerator(params.accelerator)
@@ -96,8 +105,8 @@ def fit(
         )
         trainer.fit(
             learner,
-            Training(rows, plan, size, seed=params.seed, augment=params.augment),
-            Judging(rows, plan, VALID_BATCH),
+            Training(rows, plan, size, seed=params.seed, augment=augment),
+            Judging(rows, plan, judged),
             ckpt_path=str(checkpoint) if intact(checkpoint) else None,
             weights_only=True,
         )

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.core import encode
+from pipelines.networkfile import IMAGE
 from pipelines.params.train import Train
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
     from pipelines.network.build import Make
     from pipelines.network.data import Plan, Rows
+    from pipelines.network.fit import Fitted
 
 TRAIN, VALID, CALIB = 0, 1, 2
 
@@ -52,6 +58,16 @@ class Task:
     rows: Rows
     plan: Plan
     make: Callable[[Train], Make]
+
+    def fit(self, params: Train, checkpoint: Path, watchers: Sequence[Callback] = ()) -> Fitted:
+        """Train the networks; see `pipelines.network.fit.fit`."""
+        from pipelines.network.augment import augmentation
+        from pipelines.network.fit import JUDGED, fit
+
+        image = self.rows.inputs.get(IMAGE)
+        tiles = 1 if image is None else math.ceil(image[0, 0].numel() / 1024) * 16  # inner values of images are large
+        augment = augmentation(params.augment, self.rows.inputs)
+        return fit(self.rows, self.plan, params, self.make(params), checkpoint, augment=augment, judged=JUDGED // tiles, watchers=watchers)
 
 
 def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:

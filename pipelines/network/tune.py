@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from lightning.pytorch.callbacks import Callback
 
 from pipelines.errors import must, without_password
-from pipelines.network.fit import Fitted, fit
+from pipelines.network.fit import Fitted
 from pipelines.network.learner import Learner
 from pipelines.network.task import Task
 from pipelines.params.train import Train
@@ -99,7 +99,7 @@ def open_study(name: str, storage: str | None, journal: Path, seed: int) -> optu
 def fitted(task: Task, params: Train, watchers: tuple[Callback, ...] = ()) -> Fitted:
     """Networks trained with these parameters."""
     with tempfile.TemporaryDirectory() as scratch:
-        return fit(task.rows, task.plan, params, task.make(params), Path(scratch) / "last.ckpt", watchers=watchers or (Callback(),))
+        return task.fit(params, Path(scratch) / "last.ckpt", watchers or (Callback(),))
 
 
 def run(study: optuna.Study, task: Task, params: Train, *, trials: int, told: Callable[[optuna.trial.FrozenTrial], None]) -> None:

@@ -24,8 +24,10 @@ from pipelines.commands.check import check_params
 from pipelines.commands.predict import predict
 from pipelines.core.rowhash import row_hashes
 from pipelines.errors import ExpostError
-from pipelines.network.augment import augmented
-from pipelines.params.train import Augment
+from pipelines.network.augment import augmentation, augmented
+from pipelines.network.data import Judging, plan_of, tensors
+from pipelines.network.task import Task
+from pipelines.params.train import Augment, Train
 from pipelines.tables import arrays, read_table
 from tests.stages.shipped import run_stages
 
@@ -235,6 +237,28 @@ def test_augmentation_moves_and_mirrors_and_changes_nothing_else() -> None:
     assert all(a or b for a, b in zip(same, other, strict=True)) and any(same) and any(other)
     moved = augmented(images, Augment(shift=2), torch.Generator().manual_seed(0))
     assert moved.shape == images.shape and moved.dtype == torch.uint8 and not torch.equal(moved, images)
+
+
+def test_only_images_are_augmented_and_only_where_asked() -> None:
+    images = torch.arange(4 * 36).to(torch.uint8).view(1, 4, 1, 6, 6)
+    batch = {"numbers": torch.ones(1, 4, 2), "image": images}
+    assert augmentation(None, batch) is None
+    assert augmentation(Augment(shift=2), {"numbers": batch["numbers"]}) is None
+    change = augmentation(Augment(shift=2), batch)
+    assert change is not None
+    changed = change(batch, torch.Generator().manual_seed(0))
+    assert changed["numbers"] is batch["numbers"] and not torch.equal(changed["image"], images)
+
+
+def test_fewer_images_than_rows_of_a_table_are_judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("pipelines.network.fit.fit", lambda *_, judged, **__: seen.append(judged))
+    plan = plan_of([np.array([True])], [np.array([True])], repeats=0)
+    for name, shape in (("numbers", (1, 3)), ("image", (1, 3, 28, 28)), ("image", (1, 1, 64, 64)), ("image", (1, 3, 2000, 2000))):
+        rows = tensors({name: np.zeros(shape, np.uint8)}, np.zeros(1, np.int64), np.zeros(1, np.int64))
+        Task(rows, plan, lambda _: lambda _: torch.nn.Identity()).fit(Train(), Path("last.ckpt"))
+    assert seen == [4096, 256, 64, 0]
+    assert len(list(Judging(rows, plan, 0))) == 1, "an image that is large beyond any budget is judged alone"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -399,6 +400,26 @@ def test_batches_cover_each_row_once_in_an_order_of_their_own_per_epoch() -> Non
     assert len({mix(seed, epoch) for seed in range(100) for epoch in range(-1, 100)}) == 100 * 101
 
 
+def test_an_augmentation_changes_the_inputs_of_batches_alike_in_the_same_epoch() -> None:
+    def noisy(inputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        return {**inputs, "numbers": inputs["numbers"] + torch.rand(inputs["numbers"].shape, generator=generator)}
+
+    rows, plan = example(60), single(53, 60)
+    plain, changed = Training(rows, plan, 10, seed=4), Training(rows, plan, 10, seed=4, augment=noisy)
+    found = []
+    for epoch in (0, 1, 0):
+        plain.set_epoch(epoch)
+        changed.set_epoch(epoch)
+        noise = []
+        for before, after in zip(plain, changed, strict=True):
+            assert torch.equal(before.index, after.index) and torch.equal(before.labels, after.labels)
+            assert torch.equal(before.inputs["categories"], after.inputs["categories"])
+            noise.append(after.inputs["numbers"] - before.inputs["numbers"])
+        found.append(torch.cat(noise, dim=1))
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+    assert len(found[0].unique()) > 100, "each batch has noise of its own"
+
+
 def test_small_data_takes_several_steps_per_epoch() -> None:
     assert fitting.batch_size(340, 256) == 42
     assert fitting.batch_size(30000, 256) == 256
@@ -494,6 +515,7 @@ def test_held_rows_of_unequal_folds_are_judged_once_each() -> None:
     rows = example(50)
     held = [np.arange(50) < 20, np.arange(50) >= 20]
     batches = list(Judging(rows, plan_of([~mask for mask in held], held, repeats=1), 16))
+    assert max(batch.labels.numel() for batch in batches) == 16, "of all networks together"
     index, weights = (torch.cat([getattr(batch, name) for batch in batches], dim=1) for name in ("index", "weights"))
     for network, mask in enumerate(held):
         assert sorted(index[network][weights[network] > 0].tolist()) == np.flatnonzero(mask).tolist()
