@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipelines import store, train
-from pipelines.errors import must
+from pipelines.errors import ExpostError, must
 from pipelines.network.task import task_of
 from pipelines.params import load
 from pipelines.params.train import Network, Train
@@ -28,13 +30,19 @@ SEEDS = 3
 def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str], None]) -> dict[str, Any]:
     """Run or go on with the study, confirm its best with other seeds, and put it into params.yaml if `write` and it is surely better.
 
-    Returns a summary as plain types. Raises ExpostError where the split is missing or the storage out of reach.
+    Returns a summary as plain types. Raises ExpostError where the split is missing, the storage out of reach, or, before anything is trained,
+    where `write` is asked for and params.yaml cannot be written.
     """
     params = load(Train)
+    if write:
+        _try_to_open()
     inputs, preprocessing = train.read_inputs()
     task = task_of(inputs, preprocessing)
     from pipelines.network import tune as studies
 
+    present = {key: value for key, value in studies.dotted(params).items() if key in studies.SPACE}
+    if write:
+        replaced(_text(), _paths(present))
     name = study_name(params)
     study = studies.open_study(name, storage, train.CHECKPOINTS / "tune" / f"{name}.journal", params.seed)
 
@@ -43,11 +51,11 @@ def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str],
         told(f"trial {trial.number}: held-out log loss {value} with {_shown(trial.params)}")
 
     studies.run(study, task, params, trials=trials, told=said)
-    best, present = dict(study.best_trial.params), {key: studies.dotted(params)[key] for key in study.best_trial.params}
+    best = dict(study.best_trial.params)
     confirmed = _confirmed(studies, task, params, best, told) if best != present else None
     adopted = bool(confirmed and confirmed["low"] > 0)
     if adopted and write:
-        _write({f"train.{key}": value for key, value in best.items()})
+        _write(_paths(best))
     ended = studies.done(study)
     return {
         "study": name,
@@ -99,10 +107,42 @@ def _shown(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
+@contextmanager
+def _writing(remedy: str) -> Iterator[None]:
+    """Let what the system refuses to do with params.yaml be one ExpostError."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(f"{error.strerror or error}, {error.filename or PARAMS}", remedy) from error
+
+
+def _unwritable(got: str, remedy: str) -> ExpostError:
+    return must("params.yaml must be a file that --write can replace", got, remedy)
+
+
+def _try_to_open() -> None:
+    """Raise ExpostError where params.yaml cannot be written, which the end of a long study would be a bad time to learn; changes nothing."""
+    remedy = "Let yourself write to it and to its folder, or leave --write out: the best values are shown then."
+    with _writing(remedy), PARAMS.open("r+b"), tempfile.TemporaryFile(dir=PARAMS.parent):
+        pass
+    if not PARAMS.stat().st_mode & 0o222:  # nobody may, but a superuser could open it
+        raise _unwritable("it is read-only", remedy)
+
+
+def _text() -> str:
+    return PARAMS.read_bytes().decode()  # bytes: line ends stay as they are
+
+
+def _paths(values: dict[str, Any]) -> dict[str, Any]:
+    """The study's values by their path in params.yaml."""
+    return {f"train.{key}": value for key, value in values.items()}
+
+
 def _write(values: dict[str, Any]) -> None:
-    content = replaced(PARAMS.read_bytes().decode(), values)  # bytes: line ends stay as they are
-    with store.atomic_file(PARAMS) as temporary:
-        temporary.write_bytes(content.encode())
+    with _writing("The study is kept: mend that and call `expost tune --write` again."):
+        content = replaced(_text(), values)
+        with store.atomic_file(PARAMS) as temporary:
+            temporary.write_bytes(content.encode())
 
 
 def replaced(text: str, values: dict[str, Any]) -> str:

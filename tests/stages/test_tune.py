@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,31 @@ def split(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params(folder, lambda values: values["train"].update(max_epochs=2))
     monkeypatch.setattr(tune, "SEEDS", 2)
     return folder
+
+
+def written_out(split: Path) -> None:
+    """All that is varied stands in params.yaml, as `init` writes it."""
+    params(
+        split,
+        lambda values: values["train"].update(learning_rate=0.0003, weight_decay=0.003) or values["train"]["network"].update(dropout=0.1),
+    )
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions hold back; the current directory stays within reach."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def contents() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
 def run(**options: Any) -> tuple[dict[str, Any], list[str]]:
@@ -70,6 +99,7 @@ def test_two_processes_share_the_trials(split: Path) -> None:
 
 
 def test_a_difference_that_other_seeds_do_not_show_changes_nothing(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written_out(split)
     before = Path("params.yaml").read_bytes()
     level = {"seeds": 2, "present": [0.5, 0.5], "best": [0.4, 0.6], "saved": 0.0, "low": -1.0, "high": 1.0}
     monkeypatch.setattr(tune, "_confirmed", lambda *_: level)
@@ -79,10 +109,7 @@ def test_a_difference_that_other_seeds_do_not_show_changes_nothing(split: Path, 
 
 
 def test_the_best_is_written_where_it_is_surely_better_and_all_else_stays(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params(
-        split,
-        lambda values: values["train"].update(learning_rate=0.0003, weight_decay=0.003) or values["train"]["network"].update(dropout=0.1),
-    )
+    written_out(split)
     before = yaml.safe_load(Path("params.yaml").read_text())
     monkeypatch.setattr(tune, "_confirmed", lambda *_: {"seeds": 2, "present": [], "best": [], "saved": 0.1, "low": 0.05, "high": 0.2})
     found, _ = run(write=True, trials=6)
@@ -92,6 +119,62 @@ def test_the_best_is_written_where_it_is_surely_better_and_all_else_stays(split:
     assert after["train"]["network"]["width"] == found["best"]["network.width"]
     for section in before:
         assert section == "train" or after[section] == before[section]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_a_trial(split: Path) -> None:
+    """By the command itself: one message, exit code 1, and all files as they were."""
+    written_out(split)
+    (split / "params.yaml").chmod(0o444)
+    before = contents()
+    code = "import sys; sys.argv = ['expost', 'tune', '--write']; from flows.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(
+        r"error: params\.yaml must be a file that --write can replace, however: [^\n]+\. Let yourself write [^\n]+\n", done.stderr
+    )
+    assert contents() == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda: Path().chmod(0o555), "params.yaml must be a file that --write can replace, however: Permission denied"),
+        (lambda: Path("params.yaml").chmod(0o444), "params.yaml must be a file that --write can replace, however: Permission denied"),
+        (lambda: Path("params.yaml").unlink(), "params.yaml must exist"),
+    ],
+)
+def test_no_trial_is_spent_where_its_outcome_could_not_be_written(split: Path, fault: Callable[[], None], said: str) -> None:
+    written_out(split)
+    split.chmod(0o777)
+    (split / "params.yaml").chmod(0o666)
+    fault()
+    before = contents()
+    with unprivileged(), pytest.raises(ExpostError, match=re.escape(said)):
+        run(write=True)
+    split.chmod(0o777)
+    assert contents() == before
+
+
+def test_a_value_that_does_not_stand_in_the_file_is_asked_for_before_a_trial(split: Path) -> None:
+    with pytest.raises(
+        ExpostError, match=r"must hold train\.learning_rate as a plain value.*Write train\.learning_rate: 0\.00\d+ yourself"
+    ):
+        run(write=True)
+    assert not Path(".checkpoints").exists()
+
+
+def test_a_file_that_became_unwritable_during_the_study_loses_no_trial(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written_out(split)
+
+    def confirmed(*_: Any) -> dict[str, Any]:
+        Path(".params.yaml.writing").mkdir()
+        return {"seeds": 2, "present": [], "best": [], "saved": 0.1, "low": 0.05, "high": 0.2}
+
+    monkeypatch.setattr(tune, "_confirmed", confirmed)
+    before = Path("params.yaml").read_bytes()
+    with pytest.raises(ExpostError, match=r"that --write can replace, however: Is a directory.*The study is kept"):
+        run(write=True)
+    assert Path("params.yaml").read_bytes() == before
 
 
 def test_values_are_replaced_in_place_with_their_comments() -> None:
