@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peer import PEERS, WEIGHTED
+from benchmarks.peer import WEIGHTED
 from benchmarks.repeated import paired, ratio
+from benchmarks.textpeer import EVERY
 
 EXPOST, HALVED, TRIVIAL = "expost", "expost, half the epochs", "always the same action"
 #: The same split trained with other seeds: what chance in training alone does to a figure.
@@ -30,7 +31,7 @@ def best_peer(selection: Results, reported: Results, figure: str) -> str:
     if both := set(selection) & set(reported):
         raise ValueError(f"the best peer must be chosen on other salts than those reported, however: {sorted(both)} serve both")
     everywhere = [*selection.values(), *reported.values()]
-    complete = [name for name in PEERS if all(name in learners for learners in everywhere)]
+    complete = [name for name in EVERY if all(name in learners for learners in everywhere)]
     if not selection or not complete:
         raise ValueError("a peer must have a result on every salt, however: none has")
     return min(complete, key=lambda name: values(selection, name, figure).mean())
@@ -44,7 +45,7 @@ def values(results: Results, name: str, figure: str) -> NDArray[np.float64]:
 def summarise(reported: Results, selection: Results) -> dict[str, Any]:
     """Means per learner with the paired differences expost - learner, the ratios to the best peer, and the time that training takes."""
     share = float(np.mean([learners[EXPOST]["holdout_rows"] / learners[EXPOST]["rows_outside"] for learners in reported.values()]))
-    names = [name for name in (EXPOST, *PEERS, TRIVIAL) if all(name in learners for learners in reported.values())]
+    names = [name for name in (EXPOST, *EVERY, TRIVIAL) if all(name in learners for learners in reported.values())]
     summary = {
         "salts": len(reported),
         "selection_salts": len(selection),

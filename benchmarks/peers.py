@@ -25,11 +25,13 @@ import yaml
 
 from benchmarks.common import RESULTS, ROOT, Ran, machine, make_workspace, measured, run, write_json
 from benchmarks.comparison import EXPOST, HALVED, SEEDS, TRIVIAL, overall, summarise
-from benchmarks.peer import PACKAGES, PEERS, figures
+from benchmarks.peer import figures
 from benchmarks.repeated import STAGES, edit_params, feature_frame, measure_stages
 from benchmarks.tasks import ELSEWHERE, TASKS, Given, Task, given, init_arguments
+from benchmarks.textpeer import EVERY, NEEDED, TEXT, reading
 from pipelines.errors import ExpostError
 
+PIPELINE_PACKAGES = ("lightning", "numpy", "onnxruntime", "optuna", "scikit-learn", "scipy", "tabm", "torch")
 ONCE = ("ingest", "validate")  #: stages that do not depend on the salt
 AFTER_SPLIT = STAGES[STAGES.index("split") + 1 :]
 FIRST_SELECTION_SALT = 101
@@ -78,7 +80,8 @@ def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int, 
     with tempfile.TemporaryDirectory() as temporary:
         table = prepare(one, Path(temporary))
         entry |= {"rows": table.rows, "classes": len(table.U), "task": one.task.model_dump(exclude_defaults=True)}
-        entry["left_out"] = {name: f"{package} is not installed" for name in PEERS if (package := missing(name))}
+        readers, left_out = reading(pd.read_parquet(table.inputs / "features.parquet"))
+        entry["left_out"] = left_out | {name: f"{package} is not installed" for name in readers if (package := missing(name))}
         repetitions = salts or (SALTS_SMALL if table.rows <= SMALL else SALTS_LARGE)
         chosen = {
             "selection": range(FIRST_SELECTION_SALT, FIRST_SELECTION_SALT + repetitions),
@@ -87,7 +90,7 @@ def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int, 
         for purpose, numbers in chosen.items():
             for salt in numbers:
                 kept = entry[purpose].setdefault(str(salt), {})
-                wanted = [name for name in PEERS if name not in entry["left_out"]]
+                wanted = [name for name in readers if name not in entry["left_out"]]
                 if purpose == "reported":
                     wanted = [EXPOST, *([HALVED] if salt <= halved else []), *(SEEDS if salt <= seeded else []), *wanted]
                 for name, found in repetition(table, salt, wanted, kept):
@@ -191,7 +194,8 @@ def peer(name: str, table: Table) -> dict[str, Any]:
         folder = Path(temporary)
         for file, called in (("rows.parquet", "features.parquet"), ("labels.npy",) * 2, ("held.npy",) * 2, ("utility.npy",) * 2):
             (folder / called).symlink_to(table.inputs / file)
-        ran = measured(sys.executable, "-m", "benchmarks.peer", name, str(folder), cwd=ROOT, OMP_WAIT_POLICY="PASSIVE")
+        module = "benchmarks.textpeer" if name in TEXT else "benchmarks.peer"
+        ran = measured(sys.executable, "-m", module, name, str(folder), cwd=ROOT, OMP_WAIT_POLICY="PASSIVE")
         return {**json.loads((folder / "result.json").read_text()), "seconds": ran.seconds, "peak_mb": ran.peak_mb}
 
 
@@ -205,17 +209,25 @@ def trivial(U: np.ndarray, labels: np.ndarray, held: np.ndarray) -> dict[str, fl
 def key(name: str, table: Table, params: Mapping[str, Any]) -> str:
     """What a result belongs to: the rows and the split, and the code, packages and parameters that made it."""
     rows = digest_of(*(table.inputs / file for file in ("labels.npy", "held.npy")))
-    if name in PEERS:
-        files, packages, told = ["benchmarks/peer.py", "benchmarks/weighted_tabm.py"][: 2 if "TabM" in name else 1], PACKAGES[name], None
+    if name in EVERY:
+        more = ["benchmarks/textpeer.py"] if name in TEXT else ["benchmarks/weighted_tabm.py"] if "TabM" in name else []
+        files, packages, told = ["benchmarks/peer.py", *more], NEEDED[name], None
     else:
-        stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-        files = sorted({path for stage in STAGES for path in stages[stage]["deps"] if path.endswith(".py")})
-        packages, told = ("lightning", "numpy", "onnxruntime", "optuna", "scikit-learn", "scipy", "tabm", "torch"), params
+        files, packages, told = pipeline_files(), PIPELINE_PACKAGES, params
+    return fingerprint([name, table.digest, rows], files, packages, told)
+
+
+def pipeline_files() -> list[str]:
+    """The code of the stages up to the holdout's scores."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    return sorted({path for stage in STAGES for path in stages[stage]["deps"] if path.endswith(".py")})
+
+
+def fingerprint(what: list[str], files: list[str], packages: tuple[str, ...], told: Any) -> str:
+    """Digest of what a result is of, the code and the packages that made it, and what they were told."""
     versions = {package: version(package) for package in packages}
-    told_in = json.dumps(
-        [name, table.digest, rows, digest_of(*(ROOT / path for path in files)), versions, told], sort_keys=True, default=str
-    )
-    return hashlib.sha256(told_in.encode()).hexdigest()[:16]
+    text = json.dumps([*what, digest_of(*(ROOT / path for path in files)), versions, told], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def digest_of(*paths: Path) -> str:
@@ -225,7 +237,7 @@ def digest_of(*paths: Path) -> str:
 
 def missing(name: str) -> str | None:
     """A package that the peer needs and that is not installed."""
-    for package in PACKAGES[name]:
+    for package in NEEDED[name]:
         try:
             version(package)
         except PackageNotFoundError:

@@ -12,6 +12,7 @@ from typing import Any
 from scipy.stats import beta
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.textpeer import TEXT
 
 
 def main() -> None:
@@ -84,11 +85,19 @@ def _ratios(tables: dict[str, Any], overall: dict[str, Any]) -> list[str]:
 
 
 def _costs(tables: dict[str, Any]) -> list[str]:
-    names = _learners(tables)
-    lines = ["| mean cost per case | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for table, summary in tables.items():
-        cells = (f"{summary['learners'][name]['cost']:.3f}" if name in summary["learners"] else "left out" for name in names)
-        lines.append(f"| {table} | " + " | ".join(cells) + " |")
+    """Tables without text, then those with: other peers read them."""
+    lines = list[str]()
+    for kind in (False, True):
+        some = {table: summary for table, summary in tables.items() if bool(TEXT.keys() & summary["learners"].keys()) == kind}
+        names = _learners(some)
+        lines += (
+            [*([""] if lines else []), "| mean cost per case | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+            if some
+            else []
+        )
+        for table, summary in some.items():
+            cells = (f"{summary['learners'][name]['cost']:.3f}" if name in summary["learners"] else "left out" for name in names)
+            lines.append(f"| {table} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -110,18 +119,22 @@ def _training(tables: dict[str, Any]) -> list[str]:
     )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for table, summary in tables.items():
-        ours, theirs, halved = summary["learners"]["expost"], summary["learners"][stopped], summary["halved"]
+        ours, theirs, halved = summary["learners"]["expost"], summary["learners"].get(stopped), summary["halved"]
         half = (
             (f"{halved['fit_seconds'][0]:.1f} to {halved['fit_seconds'][1]:.1f}", _difference(halved["log_loss"])) if halved else ("", "")
         )
-        cells = (*(f"{value:.1f}" for value in (ours["fit_seconds"], ours["seconds"], theirs["seconds"])), *half)
+        beside = f"{theirs['seconds']:.1f}" if theirs else "left out"
+        cells = (f"{ours['fit_seconds']:.1f}", f"{ours['seconds']:.1f}", beside, *half)
         lines.append(f"| {table} | " + " | ".join(cells) + " |")
     return lines
 
 
 def _beyond(result: dict[str, Any]) -> list[str]:
     reasons = dict(result["left_out"])
-    reasons |= {f"{name} on {table}": why for table, entry in result["tables"].items() for name, why in entry["left_out"].items()}
+    for table, entry in result["tables"].items():
+        for why in dict.fromkeys(entry["left_out"].values()):
+            names = [name for name, reason in entry["left_out"].items() if reason == why]
+            reasons[f"{names[0] if len(names) == 1 else f'{len(names)} peers'} on {table}"] = why
     left_out = f"Left out: {'; '.join(f'{name} ({why})' for name, why in sorted(reasons.items()))}."
     spent = "Seconds are those of whole processes, their start included; of a peer one, of expost one per stage."
     chance = "After ± stands the standard deviation over three seeds of one split's training."

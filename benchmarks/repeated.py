@@ -38,11 +38,13 @@ def measure_stages(folder: Path, stages: tuple[str, ...] = STAGES) -> dict[str, 
 
 
 def feature_frame(table: pd.DataFrame, columns: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """The columns of `ingest.columns` that training sees, text as categories and dates as days, as the peers take them."""
+    """The columns of `ingest.columns` that training sees, categories as such, free text as strings and dates as days, as the peers take them."""
     X = table[[name for name, column in columns.items() if column["role"].startswith("feature")]].copy()
     for name in X.columns:
         if pd.api.types.is_datetime64_any_dtype(X[name]):
             X[name] = (X[name] - X[name].min()).dt.total_seconds() / 86400
+        elif columns[name]["kind"] == "text":
+            X[name] = X[name].astype("string")
         elif not pd.api.types.is_numeric_dtype(X[name]):
             X[name] = X[name].astype("category")
     return X
