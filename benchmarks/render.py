@@ -12,6 +12,7 @@ from typing import Any
 from scipy.stats import beta
 
 from benchmarks.common import RESULTS, ROOT
+from benchmarks.render_images import images
 from benchmarks.textpeer import TEXT
 
 
@@ -348,6 +349,7 @@ TABLES = {
     "speed": speed,
     "peers": peers,
     "savings": savings,
+    "images": images,
     "kdd99": kdd99,
     "threshold": threshold,
     "intervals": intervals,
