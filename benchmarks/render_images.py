@@ -48,7 +48,7 @@ def _figures(name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def _costs(data: dict[str, Any]) -> list[str]:
-    ways = list(next(iter(data.values()))["summary"]["cost"])
+    ways = sorted(next(iter(data.values()))["summary"]["cost"], key=lambda name: (not name.startswith("expost"), name))
     lines = ["", "| mean cost per case on the test part | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
     for name, entry in data.items():
         for seed in entry["summary"]["seeds"]:

@@ -14,8 +14,9 @@ from benchmarks.comparison import EXPOST, HALVED, SEEDS, TRIVIAL, best_peer, ove
 from benchmarks.peer import PEERS, bounded_levels, class_weights
 from benchmarks.peers import trivial
 from benchmarks.render import pages, peers, peers_page
-from benchmarks.repeated import paired, ratio
+from benchmarks.repeated import feature_frame, paired, ratio
 from benchmarks.tasks import TASKS, given, init_arguments, merged, read_task
+from benchmarks.textpeer import TEXT, reading
 from pipelines.errors import ExpostError
 
 LOGISTIC, LIGHTGBM, *_ = PEERS
@@ -104,6 +105,36 @@ def test_the_spread_of_seeds_is_the_pooled_one_within_splits() -> None:
     assert (seeds["splits"], seeds["seeds"]) == (2, 3)
     assert seeds["cost"] == pytest.approx(np.sqrt((0.01**2 + 0.02**2) / 2))
     assert seeds["log_loss"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_table_with_text_has_peers_of_its_own() -> None:
+    """Learnt from twenty messages, judged on as many others."""
+    messages = [f"{'win cash now' if i % 2 else 'see you at home'} {i}" for i in range(40)]
+    table = pd.DataFrame({"message": [*messages[:39], None], "sender": ["a", "b"] * 20, "label": ["ham", "spam"] * 20})
+    columns = {"message": {"role": "feature", "kind": "text"}, "sender": {"role": "feature", "kind": "category"}}
+    X, y = feature_frame(table, columns), np.arange(40) % 2
+    names, left_out = reading(X)
+    assert names == [*TEXT] and left_out.keys() == PEERS.keys()
+    assert reading(X[["sender"]]) == ([*PEERS], {})
+    for fit in TEXT.values():
+        probability, action = fit(X[:20], y[:20], np.array([[0.0, -10.0], [-1.0, 0.0]]))(X[20:])
+        assert ((probability[:, 1] > 0.5) == y[20:]).mean() > 0.9
+        np.testing.assert_array_equal(action, probability[:, 1] > 10 / 11)
+
+
+def test_a_table_with_text_is_shown_beside_its_own_peers() -> None:
+    tables, entries = {"plain": PEERS, "text": TEXT}, {}
+    for table, peers_of in tables.items():
+        costs = {EXPOST: 0.4, HALVED: 0.41, TRIVIAL: 0.7, **dict.fromkeys(peers_of, 0.5)}
+        summary = summarise(results(range(1, 4), costs), results(range(101, 104), costs))
+        left_out = {} if table == "plain" else dict.fromkeys(PEERS, "not read")
+        entries[table] = {"summary": summary, "rows": 1000, "classes": 2, "left_out": left_out}
+    result = {"tables": entries, "left_out": {}, "overall": overall(entries)}
+    shown = peers(result)
+    assert f"{len(PEERS)} peers on text (not read)" in shown
+    assert "| text | 0.400 | 0.500 | 0.500 | 0.700 |" in shown
+    assert "| text | 1.0 | 2.0 | left out |" in shown
+    assert result["overall"]["cost"]["tables"] == 2
 
 
 def test_one_salt_has_no_interval() -> None:
