@@ -100,7 +100,7 @@ class _Policy(_Form):
 
 class _Reference(_Form):
     prior: Floats
-    edges: list[Floats]
+    edges: list[Floats | None]
     counts: list[Floats]
 
 

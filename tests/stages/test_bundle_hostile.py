@@ -27,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pipelines import bundleform, champion, networkfile, scoring, store
 from pipelines.bundle import FILES, MANIFEST, Bundle, describe, write_manifest
+from pipelines.core import labelshift
 from pipelines.errors import ExpostError
 from tests.stages.judging import crown, edit
 from tests.stages.shipped import mixed_table
@@ -552,3 +553,10 @@ def test_every_bundle_that_the_pipeline_makes_has_the_form(world: Path) -> None:
     edited = {**parts, "policy.json": {**parts["policy.json"], "a later field": [1]}}
     assert bundleform.trouble(edited) is None
     assert pl.DataFrame(parts["schema.json"]["columns"])["name"].to_list()
+
+
+def test_a_class_that_is_hardly_ever_predicted_has_no_bins_and_ships_all_the_same() -> None:
+    probability = np.tile([0.6, 0.3, 0.1], (60, 1))
+    made = labelshift.reference(probability, np.arange(60) % 3)
+    assert made["edges"] == [[], None, None]
+    bundleform.FORMS["calibrator.json"].model_validate_json(json.dumps({"method": "identity", "reference": made}))
