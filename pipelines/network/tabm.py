@@ -35,11 +35,19 @@ def _bag(table: nn.Module, codes: Tensor) -> Tensor:
     return found
 
 
+#: Least width of a bin, in normal scores: what lies within a narrower one is lost to the rounding of float32, otherwise in torch than in the file.
+NARROWEST = 1e-3
+
+
 def _edges(knots: Sequence[float]) -> Tensor:
-    """Edges of bins at the knots; of one or two knots two bins, since a single one has a rule of its own in the package."""
-    if len(knots) > 2:
-        return torch.tensor(knots, dtype=torch.float32)
-    return torch.linspace(knots[0], knots[-1] if len(knots) > 1 else knots[0] + 1, 3)
+    """Edges of bins at knots that are far enough apart; of one or two knots two bins, since a single one has a rule of its own in the package."""
+    kept = [*knots[:1]]
+    for knot in knots[1:]:
+        if knot - kept[-1] >= NARROWEST:
+            kept.append(knot)
+    if len(kept) > 2:
+        return torch.tensor(kept, dtype=torch.float32)
+    return torch.linspace(kept[0], kept[-1] if len(kept) > 1 else kept[0] + 1, 3)
 
 
 class TabularNetwork(nn.Module):
