@@ -34,7 +34,7 @@ def _figures(name: str, entry: dict[str, Any]) -> list[str]:
     for seed in summary["seeds"]:
         found = entry["seeds"][seed]
         cells = [_interval(found[figure]) for figure in ("auc", "accuracy", "log_loss")]
-        took = f"{found['epochs']} epochs, {found['train_seconds']:,.0f} s"
+        took = f"{found['epochs']} epoch{'' if found['epochs'] == 1 else 's'}, {found['train_seconds']:,.0f} s"
         rows = f"{name} ({found['rows']['holdout']:,} rows, {found['rows']['train']:,} train)"
         lines.append(f"| {rows}: expost, seed {seed} | " + " | ".join(cells) + f" | {found['parameters']:,} | {took} |")
     if len(summary["seeds"]) > 1:
