@@ -20,7 +20,10 @@ def augmentation(params: Augment | None, inputs: Mapping[str, Tensor]) -> Augmen
 
 
 def augmented(images: Tensor, params: Augment, generator: torch.Generator) -> Tensor:
-    """Images (..., C, H, W), each moved by up to `shift` pixels, its edge repeated, and mirrored left to right half of the time where `flip`."""
+    """Images (..., C, H, W), each moved by up to `shift` pixels, its edge repeated, and mirrored left to right half of the time where `flip`.
+
+    What is drawn, by a generator on the CPU, does not depend on the device of the images.
+    """
     flat = images.flatten(0, -4)
     n, channels, height, width = flat.shape
 
@@ -33,4 +36,5 @@ def augmented(images: Tensor, params: Augment, generator: torch.Generator) -> Te
         turned = torch.rand((n, 1), generator=generator) < 0.5
         across = torch.where(turned, across.flip(1), across)
     rows, planes = torch.arange(n)[:, None, None, None], torch.arange(channels)[None, :, None, None]
-    return flat[rows, planes, down[:, None, :, None], across[:, None, None, :]].view(images.shape)
+    places = rows, planes, down[:, None, :, None], across[:, None, None, :]
+    return flat[tuple(place.to(images.device) for place in places)].view(images.shape)

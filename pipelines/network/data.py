@@ -36,9 +36,21 @@ class Rows:
         """The chosen rows."""
         return self._each(lambda array: array[chosen])
 
-    def to(self, device: torch.device) -> Rows:
-        """The same rows on a device; without a copy where they are there already."""
-        return self._each(lambda array: array.to(device, non_blocking=True))
+    @property
+    def device(self) -> torch.device:
+        """Where inputs, labels and index are."""
+        return self.labels.device
+
+    def to(self, device: torch.device, *, pin: bool = False) -> Rows:
+        """The same rows on a device; without a copy where they are there already.
+
+        With `pin` they go there from pinned memory, and nothing on the CPU waits until they are there.
+        """
+
+        def moved(array: Tensor) -> Tensor:
+            return (array.pin_memory() if pin and array.device.type == "cpu" else array).to(device, non_blocking=pin)
+
+        return self._each(moved)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Rows:
         inputs = {name: change(array) for name, array in self.inputs.items()}
@@ -48,6 +60,16 @@ class Rows:
 def tensors(inputs: Mapping[str, NDArray[Any]], *arrays: NDArray[Any]) -> Rows:
     """Rows out of arrays, in the order of the fields, without a copy."""
     return Rows({name: torch.from_numpy(array) for name, array in inputs.items()}, *(torch.from_numpy(array) for array in arrays))
+
+
+def placed(rows: Rows, device: torch.device, free: int) -> Rows:
+    """Rows on a device of which `free` bytes are free, where they take at most half of these: there each batch is a gather. Else rows as they are.
+
+    Weights stay on the CPU, where `Training` and `Judging` each make their own of them.
+    """
+    plain = replace(rows, weights=None)
+    taken = sum(array.nbytes for array in (*plain.inputs.values(), plain.labels, plain.index))
+    return replace(plain.to(device), weights=rows.weights) if 2 * taken <= free else rows
 
 
 def copies_of(weights: Tensor) -> Tensor:
@@ -102,7 +124,8 @@ class Training:
             rows = replace(rows, weights=(rows.weights.double() / copies).float())
             self.learn = [chosen.repeat_interleave(copies[chosen]) for chosen in self.learn]
             assert rows.weights is not None
-            self.means = torch.stack([rows.weights[chosen].double().mean() for chosen in self.learn]).float()
+            self.means = torch.stack([rows.weights[chosen].double().mean() for chosen in self.learn]).float().to(rows.device)
+            rows = replace(rows, weights=rows.weights.to(rows.device))
         self.rows = rows
         self.rows_each = min(map(len, self.learn))
         self.steps = max(1, math.ceil(self.rows_each / size))
@@ -115,7 +138,7 @@ class Training:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Rows]:
-        order = torch.stack([self._order(network) for network in range(len(self.learn))])
+        order = torch.stack([self._order(network) for network in range(len(self.learn))]).to(self.rows.device)
         generator = torch.Generator().manual_seed(mix(mix(self.seed, self.epoch), -2))
         # Equal sizes within one row: a last batch of a few rows would take as large a step as the others.
         for chosen in order.tensor_split(self.steps, dim=1):
@@ -138,11 +161,11 @@ class Judging:
 
     def __init__(self, rows: Rows, plan: Plan, size: int) -> None:
         length = max(map(len, plan.held))
-        self.rows, self.size = rows, max(1, size // len(plan))
-        self.order = torch.stack([torch.cat([held, held[-1:].expand(length - len(held))]) for held in plan.held])
+        self.rows, self.size = replace(rows, weights=None), max(1, size // len(plan))
+        order = torch.stack([torch.cat([held, held[-1:].expand(length - len(held))]) for held in plan.held])
         occurred = torch.ones(len(rows)) if rows.weights is None else rows.weights
         real = torch.stack([torch.arange(length) < len(held) for held in plan.held])
-        self.weights = occurred[self.order] * real
+        self.order, self.weights = order.to(rows.device), (occurred[order] * real).to(rows.device)
 
     def __len__(self) -> int:
         return math.ceil(self.order.shape[1] / self.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import statistics
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from pipelines.errors import must
 from pipelines.network.checkpoint import intact, save
-from pipelines.network.data import Augmentation, Judging, Plan, Rows, Training, mix
+from pipelines.network.data import Augmentation, Judging, Plan, Rows, Training, mix, placed
 from pipelines.network.learner import Learner
 from pipelines.network.stack import Stack
 from pipelines.params.train import Train
@@ -103,10 +104,11 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
+        near = placed(rows, trainer.strategy.root_device, free_bytes(trainer.strategy.root_device))
         trainer.fit(
             learner,
-            Training(rows, plan, size, seed=params.seed, augment=augment),
-            Judging(rows, plan, judged),
+            Training(near, plan, size, seed=params.seed, augment=augment),
+            Judging(near, plan, judged),
             ckpt_path=str(checkpoint) if intact(checkpoint) else None,
             weights_only=True,
         )
@@ -141,6 +143,15 @@ def accelerator(asked: str) -> str:
             "train.accelerator: gpu must find a GPU", "torch sees none", "Use accelerator: auto in params.yaml, or a machine with a GPU."
         )
     return "gpu" if gpu and asked != "cpu" else "cpu"
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that a GPU has free for rows, once what an earlier training held is given back; 0 for the CPU, where rows are already."""
+    if device.type != "cuda":
+        return 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def _precision(device: str) -> Any:

@@ -85,8 +85,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self.log("valid_log_loss", self.valid_log_loss, logger=False)
 
     def transfer_batch_to_device(self, batch: Rows, device: torch.device, dataloader_idx: int) -> Rows:
-        """Move a batch."""
-        return batch.to(device)
+        """Move a batch; one of rows that are on the GPU is there."""
+        return batch.to(device, pin=device.type == "cuda")
 
     def _not_finite(self, what: str, value: Tensor, index: Tensor) -> Exception:
         rows = ", ".join(map(str, index[:10].tolist())) + (", ..." if len(index) > 10 else "")

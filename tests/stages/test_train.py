@@ -28,10 +28,12 @@ from pipelines import store, train
 from pipelines.errors import ExpostError
 from pipelines.network import fit as fitting
 from pipelines.network import learner, losses
-from pipelines.network.data import Judging, Plan, Rows, Training, mix, plan_of, tensors
+from pipelines.network.augment import augmentation
+from pipelines.network.data import Judging, Plan, Rows, Training, mix, placed, plan_of, tensors
 from pipelines.network.export import export
 from pipelines.network.stack import Exported, Stack
 from pipelines.network.tabm import TabularNetwork
+from pipelines.params.train import Augment
 from pipelines.params.train import Network as NetworkParams
 from pipelines.scoring import Network
 from tests.stages.shipped import params
@@ -429,6 +431,87 @@ def test_an_augmentation_changes_the_inputs_of_batches_alike_in_the_same_epoch()
         found.append(torch.cat(noise, dim=1))
     assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
     assert len(found[0].unique()) > 100, "each batch has noise of its own"
+
+
+ELSEWHERE = torch.device("meta")  #: stands for a GPU: what is computed of its tensors and the CPU's together is an error there too
+
+
+def pictured(rows: int = 60) -> tuple[Rows, Plan]:
+    """Rows with numbers, images and weights, for three networks of folds."""
+    rng = np.random.default_rng(0)
+    inputs = {"numbers": rng.normal(size=(rows, 3)).astype(np.float32), "image": rng.integers(0, 255, (rows, 1, 8, 8)).astype(np.uint8)}
+    weights = np.where(np.arange(rows) % 7 == 0, 9, 1).astype(np.float32)
+    held = folds(rows, 3)
+    return tensors(inputs, rng.integers(0, 2, rows), np.arange(rows), weights), plan_of([~mask for mask in held], held, repeats=1)
+
+
+def arrays_of(rows: Rows) -> dict[str, torch.Tensor]:
+    assert rows.weights is not None
+    return {**rows.inputs, "labels": rows.labels, "index": rows.index, "weights": rows.weights}
+
+
+def test_rows_move_to_a_device_where_they_take_at_most_half_of_what_is_free() -> None:
+    rows, _ = pictured()
+    taken = 60 * (3 * 4 + 64 + 8 + 8)
+    for free, device in ((2 * taken, "meta"), (2 * taken - 1, "cpu"), (0, "cpu")):
+        found = placed(rows, ELSEWHERE, free)
+        assert {array.device.type for name, array in arrays_of(found).items() if name != "weights"} == {device}
+        assert found.weights is rows.weights
+    here = placed(rows, torch.device("cpu"), 10**9)
+    assert all(one is other for one, other in zip(arrays_of(here).values(), arrays_of(rows).values(), strict=True)), "no copy"
+    assert fitting.free_bytes(torch.device("cpu")) == 0
+
+
+def test_batches_of_rows_on_another_device_are_made_there() -> None:
+    rows, plan = pictured()
+    near = placed(rows, ELSEWHERE, 10**9)
+    augment = augmentation(Augment(shift=2, flip=True), rows.inputs)
+    for here, there in (
+        (Training(rows, plan, 8, seed=1, augment=augment), Training(near, plan, 8, seed=1, augment=augment)),
+        (Judging(rows, plan, 16), Judging(near, plan, 16)),
+    ):
+        assert len(list(here)) > 1
+        for one, other in zip(here, there, strict=True):
+            forms = [{name: (array.shape, array.dtype) for name, array in arrays_of(batch).items()} for batch in (one, other)]
+            assert forms[0] == forms[1]
+            assert {array.device.type for array in arrays_of(other).values()} == {"meta"}
+
+
+def test_batches_of_rows_that_stay_are_pinned_before_they_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda array: pinned.append(array) or array.clone())
+    rows, _ = pictured()
+    moved = rows.to(ELSEWHERE, pin=True)
+    assert len(pinned) == 5
+    assert {array.device.type for array in arrays_of(moved).values()} == {"meta"}
+    moved.to(ELSEWHERE, pin=True)
+    rows.to(torch.device("cpu"))
+    assert len(pinned) == 5, "nothing that is there, and nothing on the CPU"
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(Rows, "to", lambda self, device, *, pin=False: asked.append((device.type, pin)))
+    module = learner.Learner(Stack([torch.nn.Linear(1, 1)], {}), train.Train())
+    for name in ("cuda:0", "cpu"):
+        module.transfer_batch_to_device(rows, torch.device(name), 0)
+    assert asked == [("cuda", True), ("cpu", False)]
+
+
+def test_a_training_takes_its_batches_from_the_rows_that_were_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, plan = example(90, 3, (4,), 2), single(60, 90)
+    settings = train.Train(max_epochs=2, accelerator="cpu", network=TINY)
+    calls: list[tuple[str, int]] = []
+
+    def elsewhere(given: Rows, device: torch.device, free: int) -> Rows:
+        calls.append((device.type, free))
+        return Rows(given.inputs, 1 - given.labels, given.index)
+
+    def curves() -> list[list[float]]:
+        return fitting.fit(rows, plan, settings, lambda _: TabularNetwork(KNOTS[:3], [4], 2, TINY), tmp_path / "last.ckpt").curves
+
+    before = curves()
+    monkeypatch.setattr(fitting, "placed", elsewhere)
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 7)
+    assert curves() != before
+    assert calls == [("cpu", 7)]
 
 
 def test_small_data_takes_several_steps_per_epoch() -> None:
