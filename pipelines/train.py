@@ -34,7 +34,8 @@ CHECKPOINTS = Path(".checkpoints")
 
 def checkpoint_path(params: Train) -> Path:
     """Where an interrupted training is kept: its name is the digest of inputs, parameters and code, so nothing else resumes from it."""
-    code = sorted([*(Path(__file__).parent / "network").glob("*.py"), Path(encode.__file__)])
+    here = Path(__file__).parent
+    code = sorted([*(here / "network").glob("*.py"), *(here / "core").glob("*.py")])
     code += map(Path, usercode.files(params.network.path)) if isinstance(params.network, Own) else []
     digests = [store.sha256(path) for path in code]
     digests += [store.sha256(store.need(store.stage_path("split", name))) for name in (*(f"{array}.npy" for array in ARRAYS), "meta.json")]

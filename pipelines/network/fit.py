@@ -116,7 +116,8 @@ def fit(
     keeper.remove()
     left = timer.time_remaining()
     cut = left is not None and left <= 0 and patient.stopped_epoch == 0 and len(best.history) < params.max_epochs
-    networks = [_restored(make(number), weights) for number, weights in enumerate(best.weights)]
+    # Those that were built at the start: one built now might hold other constants than it was trained with.
+    networks = [_restored(network, weights) for network, weights in zip(networks, best.weights, strict=True)]
     return Fitted(networks, best.history, best.epochs, best.curves, cut)
 
 
@@ -126,7 +127,7 @@ def _seeded(make: Callable[[int], nn.Module], seed: int, number: int) -> nn.Modu
 
 
 def _restored(network: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    network.load_state_dict(weights)
+    network.to("cpu").load_state_dict(weights)
     return network.eval()
 
 

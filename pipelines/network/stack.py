@@ -89,27 +89,43 @@ def _constant(name: str) -> str:
 
 
 def _plain(networks: Sequence[nn.Module]) -> bool:
-    """Whether all that the networks hold are weights of their own to be trained, and buffers that are the same in all: none frozen, none under two names."""
+    """Whether all that the networks hold are weights of their own to be trained: none frozen, none under two names, and no buffers.
+
+    A network whose buffers no training changes says so by an attribute `constant_buffers`; they must be the same in all.
+    """
     first, weights = networks[0], list(networks[0].parameters())
     buffers = [dict(network.named_buffers()) for network in networks]
+    if buffers[0] and not getattr(first, "constant_buffers", False):
+        return False
     alike = all(torch.equal(value, other[name]) for other in buffers[1:] for name, value in buffers[0].items())
     return alike and all(weight.requires_grad for weight in weights) and len(weights) + len(buffers[0]) == len(first.state_dict())
 
 
 def _maps(networks: Sequence[nn.Module], sample: Inputs) -> bool:
-    """Whether vmap runs this architecture, and leaves its buffers as they were: it is tried on a few rows."""
+    """Whether vmap runs this architecture, and each network then gives what it gives alone: tried on a few rows.
+
+    It does not where a network holds tensors that are no buffers and differ from one to the next: one template serves all of them.
+    """
     template = copy.deepcopy(networks[0]).to("meta")
     stacked, _ = stack_module_state(list(networks))
-    buffers = {name: value.clone() for name, value in networks[0].named_buffers()}
+    constants = dict(networks[0].named_buffers())
+    some = {name: value[:2] for name, value in sample.items()}
+
+    def one(weights: dict[str, Tensor], inputs: Inputs) -> tuple[Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor] = functional_call(template, {**weights, **constants}, (inputs,))
+        return outputs
+
+    rows = {name: value.expand(len(networks), *value.shape) for name, value in some.items()}
     try:
-        with torch.random.fork_rng(devices=[]):
-            rows = {name: value[:2].expand(len(networks), *value[:2].shape) for name, value in sample.items()}
-            vmap(lambda weights, inputs: functional_call(template, {**weights, **buffers}, (inputs,)), randomness="different")(
-                stacked, rows
-            )
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            vmap(one, randomness="different")(stacked, rows)
+            template.eval()
+            together = vmap(one)(stacked, rows)
+            alone = [copy.deepcopy(network).eval()(some) for network in networks]
+            pairs = [(together[part][m], outputs[part]) for m, outputs in enumerate(alone) for part in (0, 1)]
+            return all(torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4) for ours, theirs in pairs)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False
-    return all(torch.equal(value, buffers[name]) for name, value in networks[0].named_buffers())
 
 
 def log_mean_probability(logits: Tensor, dim: int = 1) -> Tensor:

@@ -56,6 +56,8 @@ class TabularNetwork(nn.Module):
     `knots` are for each number the values at which its embedding may bend, float32 and ascending; `texts` has for each text column its number of codes and how many of them a row holds; the columns stand side by side in `text`.
     """
 
+    constant_buffers = True  #: the edges of the bins
+
     def __init__(
         self,
         knots: Sequence[Sequence[float]],

@@ -576,6 +576,44 @@ def test_what_cannot_be_vectorised_is_trained_in_turn(tmp_path: Path) -> None:
     assert np.isfinite(scores.logits).all()
 
 
+class Fourier(torch.nn.Module):
+    """Random features in a tensor that is in no state_dict, as users write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frequencies = torch.randn(3, 8)
+        self.out = torch.nn.Linear(8, 2)
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        embedding = torch.sin(inputs["numbers"] @ self.frequencies)
+        return self.out(embedding)[:, None], embedding[:, None]
+
+
+class Assigned(Fourier):
+    """A running mean that each forward pass in training replaces: vmap would drop it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * inputs["numbers"].mean(dim=0).detach()
+        return super().forward({"numbers": inputs["numbers"] - self.mean})
+
+
+@pytest.mark.parametrize("kind", [Fourier, Assigned])
+def test_what_a_network_holds_beside_its_weights_ships_as_it_was_trained(kind: type[torch.nn.Module], tmp_path: Path) -> None:
+    rows, held = example(60, 3, (), 2), folds(60, 3)
+    plan, settings = plan_of([~mask for mask in held], held, repeats=1), train.Train(max_epochs=3, accelerator="cpu")
+    fitted = fitting.fit(rows, plan, settings, lambda _: kind(), tmp_path / "last.ckpt")
+    scored = Network(export(fitted.networks, rows.inputs)).run({"numbers": rows.inputs["numbers"].numpy()}, ["each"])[0]
+    for network, mask in enumerate(held):
+        loss = -scored[mask, network][np.arange(mask.sum()), rows.labels.numpy()[mask]].mean()
+        assert loss == pytest.approx(fitted.curves[fitted.epochs[network]][network], abs=1e-5)
+
+
 def test_a_network_of_a_fold_learns_nothing_from_the_labels_of_its_fold(tmp_path: Path) -> None:
     """With one epoch there is nothing to stop: flipped labels of a fold leave its network as it was, and change the others."""
     rows, held = example(90, 3, (4,), 2), folds(90, 3)
