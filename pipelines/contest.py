@@ -129,7 +129,8 @@ def read_table(deployment: Floats | None = None) -> Table:
 def score(bundle: Bundle, table: Table, index: Ints, unseen: NDArray[np.bool_]) -> Scored:
     """Score rows of the table through a bundle; probabilities come in the table's order of classes, actions as its policy decides.
 
-    `unseen` (n, M) says which of its networks never saw which row of the table: rows before the holdout are scored by these alone.
+    `unseen` (n, M) says which of its networks never saw which row of the table: rows before the holdout are scored by these alone, and
+    by all where there is none, so that nothing may be judged on them.
     Probabilities are those under the class shares that the utility declares now. A row whose scores are no number has NaN and action -1.
     Raises MismatchError where the bundle does not fit the table, ExpostError where it cannot be scored.
     """
@@ -167,8 +168,12 @@ def data_prior(bundle: Bundle, table: Table) -> Floats:
 
 
 def placed_under(rule: dict[str, Any], table: Table) -> Placed:
-    """Where the rows of the table stand under another model's split rule."""
-    if rule == table.rule:
+    """Where the rows of the table of now stand under the split rule of a model that was made of an older one.
+
+    Rows of its pool that none of its networks surely left out are not calib: it cannot be judged on them.
+    """
+    # With groups and folds the challenger's mask does not do under the same rule either: a row that it leaves out may be new.
+    if rule == table.rule and not (rule.get("group") and rule.get("folds")):
         return Placed(table.parts, table.calib, table.unseen)
     frame = table.frame
     columns: dict[str, Column] = {}
@@ -178,7 +183,8 @@ def placed_under(rule: dict[str, Any], table: Table) -> Placed:
             columns[name] = series.cast(float).fill_null(np.nan).to_numpy() if series.dtype.is_numeric() else Text.of(series.to_list())
     holdout = frame["__holdout__"].to_numpy() if "__holdout__" in frame.columns else None
     found = partition.assign_parts(rule, columns, holdout)
-    return Placed(found.parts, partition.calib_rows(rule, found.parts), partition.unseen(rule, found.parts, found.draws))
+    unseen = partition.surely_unseen(rule, found.parts, found.draws, found.row_hash)
+    return Placed(found.parts, partition.calib_rows(rule, found.parts) & unseen.any(axis=1), unseen)
 
 
 def score_champion(bundle: Bundle, table: Table, index: Ints) -> Champion:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipelines import store
 from pipelines.core import words
-from pipelines.core.partition import PARTS, Assignment, assign_parts, calib_rows, folds_of, needed, unseen
+from pipelines.core.partition import PARTS, Assignment, assign_parts, before_holdout, calib_rows, judging, needed, unseen
 from pipelines.core.rowhash import HASH, Column, Text
 from pipelines.errors import must
 from pipelines.params import load
@@ -77,9 +77,10 @@ FOLDED = ((2_000, 5, 2), (10_000, 5, 1), (50_000, 3, 1))
 def folding(params: Split, rule: dict[str, Any], assignment: Assignment, labels: npt.NDArray[np.int64], classes: list[str]) -> Any:
     """Count and repetitions of the folds as the rule records them, or None for one network on the part train.
 
-    `auto` takes folds as `FOLDED` says, where each holds every class. Raises ExpostError where folds asked for by number lack a class.
+    `auto` takes folds as `FOLDED` says, where each holds every class in rows without an equal one in another fold: then each network learns
+    from every class too. Raises ExpostError where folds asked for by number lack a class.
     """
-    before = (assignment.parts >= 0) & (assignment.parts < PARTS.index("holdout"))
+    before = before_holdout(assignment.parts)
     rows = int(before.sum())
     worth = next(((folds, times) for most, folds, times in FOLDED if rows <= most), None)
     if params.folds is None or (params.folds == "auto" and (not params.may_fold or worth is None)):
@@ -88,20 +89,18 @@ def folding(params: Split, rule: dict[str, Any], assignment: Assignment, labels:
     repeats = often if params.repeats == "auto" else params.repeats
     count = usual if params.folds == "auto" else params.folds
     made = {"count": count, "repeats": repeats}
-    fewest = [
-        (int(((folds == fold) & (labels[before] == label)).sum()), classes[label])
-        for folds in folds_of({**rule, "folds": made}, assignment.draws[before])
-        for fold in range(count)
-        for label in range(len(classes))
-    ]
-    least, name = min(fewest)
+    left_out = unseen({**rule, "folds": made}, assignment.parts, assignment.draws, assignment.row_hash)[before]
+    held = [np.bincount(labels[before][mask], minlength=len(classes)) for mask in judging(left_out, repeats).T]
+    least, name = min((int(rows), name) for counted in held for rows, name in zip(counted, classes, strict=True))
     if least:
         return made
     if params.folds == "auto":
         return None
     total = int((labels[before] == classes.index(name)).sum())
     remedy = "Ask for fewer folds under split.folds, write folds: auto, or add rows."
-    raise must(f"each of the {count} folds must hold rows of every class", f"one holds none of the {total} rows of class {name!r}", remedy)
+    apart = " but rows with an equal one in another fold" if rule.get("group") else ""
+    got = f"one holds none of the {total} rows of class {name!r}{apart}"
+    raise must(f"each of the {count} folds must hold rows of every class", got, remedy)
 
 
 def sizes(assignment: Assignment, labels: npt.NDArray[np.int64], classes: int) -> dict[str, Any]:
@@ -211,7 +210,7 @@ def main() -> None:
         "parts": assignment.parts,
         "groups": assignment.groups,
         "row_hash": assignment.row_hash,
-        "unseen": unseen(rule, assignment.parts, assignment.draws),
+        "unseen": unseen(rule, assignment.parts, assignment.draws, assignment.row_hash),
         "calib": calib_rows(rule, assignment.parts),
     }
     with store.stage_folder("split") as out:

@@ -73,30 +73,70 @@ def assign_parts(rule: Mapping[str, Any], columns: Mapping[str, Column], holdout
 def folds_of(rule: Mapping[str, Any], draws: Hashes) -> npt.NDArray[np.int8]:
     """Fold of each row in each repetition, `(repeats, n)` int8 from 0, by its own hash or its group's; no repetition where the rule has no folds.
 
-    A row keeps its folds as the table grows, and equal rows and rows of a group share them.
+    A row keeps its folds as the table grows. Rows of a group share them; equal rows do too where they have no group, or the same: see `unseen`.
     """
     folds = rule.get("folds") or {"count": 1, "repeats": 0}
     drawn = [np.floor(positions(draws, f"{rule['salt']}/fold/{repeat}") * folds["count"]) for repeat in range(folds["repeats"])]
     return np.stack(drawn).astype(np.int8) if drawn else np.zeros((0, len(draws)), dtype=np.int8)
 
 
-def unseen(rule: Mapping[str, Any], parts: Parts, draws: Hashes) -> Mask:
-    """Which networks of a model never saw which row, neither in training nor in stopping it: `(n, M)`.
+def unseen(rule: Mapping[str, Any], parts: Parts, draws: Hashes, row_hash: Hashes) -> Mask:
+    """Which networks of a model made of this table never saw which row, or one equal to it, neither in training nor in stopping: `(n, M)`.
 
-    One network saw train and valid. With folds network `repeat * count + fold` saw all rows before the holdout outside its own fold.
+    One network saw train and valid. With folds network `repeat * count + fold` saw all rows before the holdout outside its own fold, but
+    those with an equal row in it: equal rows of several groups may lie in several folds. See `surely_unseen` for a model of an older table.
     """
-    folds = folds_of(rule, draws)
-    if not len(folds):
+    own, before = _own(rule, draws), before_holdout(parts)[:, None]
+    if not own.shape[1]:
         return np.asarray((parts[:, None] >= PARTS.index("calib")) | (parts[:, None] == EXCLUDED))
-    own = folds[:, :, None] == np.arange(rule["folds"]["count"])
-    before = (parts >= 0) & (parts < PARTS.index("holdout"))
-    return np.asarray(np.moveaxis(own, 0, 1).reshape(len(parts), -1) | ~before[:, None])
+    return np.asarray(_over_equal(np.logical_or, own & before, row_hash) | ~before)
+
+
+def surely_unseen(rule: Mapping[str, Any], parts: Parts, draws: Hashes, row_hash: Hashes) -> Mask:
+    """As `unseen`, of a model that was made of an older state of this table, so any row may be new to it: `(n, M)`.
+
+    A network left a row out for an equal one in its fold only if that one was there already. So all rows equal to a row must lie in the
+    network's fold, those excluded by now among them. A row before the holdout may have no such network.
+    """
+    own = _own(rule, draws)
+    if not own.shape[1]:
+        return unseen(rule, parts, draws, row_hash)
+    return np.asarray(_over_equal(np.logical_and, own, row_hash) | ~before_holdout(parts)[:, None])
+
+
+def judging(unseen: Mask, repeats: int) -> Mask:
+    """Which of the rows before the holdout tell when training is to stop, as rows of which network: `(n, M)`, by the mask `unseen` of these rows.
+
+    A network of a fold is stopped by the others of its repetition, so rows that two of them must not see tell nothing.
+    """
+    each = unseen.reshape(len(unseen), repeats, unseen.shape[1] // repeats)
+    return np.asarray(each & (each.sum(axis=2, keepdims=True) == 1)).reshape(unseen.shape)
+
+
+def before_holdout(parts: Parts) -> Mask:
+    """Rows `(n,)` of train, valid and calib: with folds one pool."""
+    return np.asarray((parts >= 0) & (parts < PARTS.index("holdout")))
+
+
+def _own(rule: Mapping[str, Any], draws: Hashes) -> Mask:
+    """Whether a row lies in the fold of a network `(n, M)`; M is 0 where the rule has no folds."""
+    folds = folds_of(rule, draws)
+    count = rule["folds"]["count"] if len(folds) else 0
+    return np.asarray(np.moveaxis(folds[:, :, None] == np.arange(count), 0, 1).reshape(len(draws), len(folds) * count))
+
+
+def _over_equal(combine: np.ufunc, mask: Mask, row_hash: Hashes) -> Mask:
+    """The mask `(n, M)` combined over all rows equal to a row."""
+    unique, inverse = np.unique(row_hash, return_inverse=True)
+    combined = np.full((len(unique), mask.shape[1]), combine.identity, dtype=bool)
+    combine.at(combined, inverse, mask)
+    return np.asarray(combined[inverse])
 
 
 def calib_rows(rule: Mapping[str, Any], parts: Parts) -> Mask:
     """Rows `(n,)` that calibrator and policy are fitted on: the part calib, or with folds all rows before the holdout."""
     if rule.get("folds"):
-        return np.asarray((parts >= 0) & (parts < PARTS.index("holdout")))
+        return before_holdout(parts)
     return np.asarray(parts == PARTS.index("calib"))
 
 

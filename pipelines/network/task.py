@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.core import encode
+from pipelines.core import encode, partition
 from pipelines.networkfile import IMAGE
 from pipelines.params.train import Train
 
@@ -47,8 +47,8 @@ class Inputs:
         return ~self.unseen[:, network] if self.repeats else self.parts == TRAIN
 
     def held(self, network: int) -> NDArray[np.bool_]:
-        """Rows (n,) whose log loss is followed while a network learns: of its own fold, or valid."""
-        return self.unseen[:, network] if self.repeats else self.parts == VALID
+        """Rows (n,) whose log loss is followed while a network learns: of its own fold alone, or valid."""
+        return partition.judging(self.unseen, self.repeats)[:, network] if self.repeats else self.parts == VALID
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.core.partition import PARTS, assign_parts, folds_of, needed
+from pipelines.core.partition import PARTS, Assignment, Mask, assign_parts, before_holdout, folds_of, judging, needed, surely_unseen, unseen
 from pipelines.core.rowhash import HASH, Text
 from pipelines.errors import ExpostError
 
@@ -163,3 +163,89 @@ def test_golden_folds() -> None:
 def test_a_rule_of_before_there_were_folds_has_one_network() -> None:
     assert folds_of({"salt": "1"}, np.arange(3, dtype=np.uint64)).shape == (0, 3)
     assert folds_of({"salt": "1", "folds": None}, np.arange(3, dtype=np.uint64)).shape == (0, 3)
+
+
+FOLDS = {"count": 3, "repeats": 2}
+WITHOUT_GROUPS = [rule(folds=FOLDS), rule(folds=FOLDS, salt="7"), rule(**BY_COLUMN, folds=FOLDS)]
+GROUPED = [rule(folds=FOLDS, group="who"), rule(folds=FOLDS, group="who", salt="7"), rule(**BY_COLUMN, folds=FOLDS, group="who")]
+
+
+def copied(rows: int, seed: int) -> dict[str, Any]:
+    """A table in which rows have on average one copy, most of them in another group; some have no group."""
+    columns, chosen = table(rows, seed), np.random.default_rng(seed).integers(0, max(rows // 2, 1), rows)
+    who = columns["who"].codes.copy()
+    who[::7] = -1
+    return {
+        **columns,
+        "a": columns["a"][chosen],
+        "b": Text(columns["b"].codes[chosen], columns["b"].values),
+        "who": Text(who, columns["who"].values),
+    }
+
+
+def masks(rules: dict[str, Any], columns: dict[str, Any]) -> tuple[Assignment, Mask, Mask]:
+    """The assignment, which networks learn from which rows, and which never saw which."""
+    found = assign_parts(rules, columns)
+    left_out = unseen(rules, found.parts, found.draws, found.row_hash)
+    return found, ~left_out & before_holdout(found.parts)[:, None], left_out
+
+
+def own_fold(rules: dict[str, Any], found: Assignment) -> Mask:
+    """What a network left out before copies were looked at: its own fold, and all but the rows before the holdout."""
+    own = np.concatenate([folds[:, None] == np.arange(FOLDS["count"]) for folds in folds_of(rules, found.draws)], axis=1)
+    return np.asarray(own | ~np.isin(found.parts, (0, 1, 2))[:, None])
+
+
+@settings(deadline=None)
+@given(st.integers(2, 80), st.integers(0, 1000), st.sampled_from(GROUPED))
+def test_no_network_learns_from_a_row_equal_to_one_that_it_never_saw(rows: int, seed: int, rules: dict[str, Any]) -> None:
+    found, learnt, left_out = masks(rules, copied(rows, seed))
+    pool = before_holdout(found.parts)
+    assert left_out[own_fold(rules, found)].all(), "a row keeps its folds"
+    judge = np.zeros_like(learnt)
+    judge[pool] = judging(left_out[pool], FOLDS["repeats"])
+    assert not (judge & ~own_fold(rules, found)).any()
+    for network in range(learnt.shape[1]):
+        repetition = slice(network // 3 * 3, network // 3 * 3 + 3)
+        others = np.delete(judge[:, repetition], network % 3, axis=1).any(axis=1)
+        scored = found.row_hash[pool & left_out[:, network]]
+        assert not np.isin(found.row_hash[learnt[:, network]], scored).any()
+        assert not np.isin(found.row_hash[others], scored).any(), "nor is it stopped by one"
+
+
+@settings(deadline=None)
+@given(st.integers(2, 80), st.integers(0, 1000), st.floats(0.1, 1), st.sampled_from(GROUPED))
+def test_a_network_surely_never_saw_a_row_whatever_rows_the_table_had_before(
+    rows: int, seed: int, share: float, rules: dict[str, Any]
+) -> None:
+    columns = copied(rows, seed)
+    older = np.random.default_rng(seed + 1).random(rows) < share
+    now = assign_parts(rules, columns)
+    surely = surely_unseen(rules, now.parts, now.draws, now.row_hash)
+    then, learnt, _ = masks(rules, take(columns, older))
+    np.testing.assert_array_equal(then.row_hash, now.row_hash[older])
+    pool = before_holdout(now.parts)
+    for network in range(learnt.shape[1]):
+        claimed = pool & surely[:, network]
+        assert not np.isin(then.row_hash[learnt[:, network]], now.row_hash[claimed]).any()
+        assert not np.isin(then.draws[learnt[:, network]], now.draws[claimed]).any(), "nor a row of its group"
+
+
+def test_a_copy_that_came_later_leaves_no_network_that_surely_never_saw_the_row() -> None:
+    """Each of two equal rows may have been the one that was learnt from, and the rows may lie in the same fold in one repetition only."""
+    rules = {"salt": "1", "folds": {"count": 5, "repeats": 2}}
+    draws, parts, row_hash = np.array([3, 4, 8], dtype=np.uint64), np.zeros(3, dtype=np.int8), np.array([7, 7, 9], dtype=np.uint64)
+    assert folds_of(rules, draws).tolist() == [[1, 1, 3], [1, 2, 2]]
+    found, surely = (given(rules, parts, draws, row_hash) for given in (unseen, surely_unseen))
+    assert [np.flatnonzero(row).tolist() for row in found] == [[1, 6, 7], [1, 6, 7], [3, 7]]
+    assert [np.flatnonzero(row).tolist() for row in surely] == [[1], [1], [3, 7]]
+
+
+@pytest.mark.parametrize("rules", WITHOUT_GROUPS)
+def test_without_groups_equal_rows_share_their_folds_and_nothing_else_counts(rules: dict[str, Any]) -> None:
+    found, _, left_out = masks(rules, copied(2000, 0))
+    expected, pool = own_fold(rules, found), before_holdout(found.parts)
+    assert len(np.unique(found.row_hash[pool])) < pool.sum(), "there are equal rows"
+    np.testing.assert_array_equal(left_out, expected)
+    np.testing.assert_array_equal(surely_unseen(rules, found.parts, found.draws, found.row_hash), expected)
+    np.testing.assert_array_equal(judging(left_out[pool], FOLDS["repeats"]), expected[pool])

@@ -41,6 +41,23 @@ def copy(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a group per row, where half of the rows stand a second time under another group. Read only: copy it."""
+    folder = tmp_path_factory.mktemp("grouped")
+    write_world(folder)
+    source = folder / "data/raw/table/mixed.csv"
+    once = pl.read_csv(source)
+    pl.concat([once, once.head(350).with_columns(key=pl.lit("again ") + pl.col("key"))]).write_csv(source)
+    params(folder, folded)
+    params(folder, lambda values: values["ingest"]["columns"]["key"].update(role="group"))
+    quick(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_stages("ingest", "split", "train", "calibrate", "decide", "package")
+    return folder
+
+
 def array(stage: str, name: str) -> Any:
     return np.load(store.stage_path(stage, f"{name}.npy"))
 
@@ -106,3 +123,34 @@ def test_the_same_seed_gives_the_same_bytes(copy: Path) -> None:
     before = store.sha256(Path("data/train/model.onnx"))
     train.main()
     assert store.sha256(Path("data/train/model.onnx")) == before
+
+
+def test_no_network_learns_from_or_is_stopped_by_a_row_equal_to_one_that_it_scores(grouped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(grouped)
+    inputs, _ = train.read_inputs()
+    hashes = array("split", "row_hash")[inputs.rows]
+    assert len(np.unique(hashes)) < len(hashes)
+    for network in range(6):
+        scored = hashes[inputs.unseen[:, network]]
+        assert not np.isin(hashes[inputs.seen(network)], scored).any()
+        repetition = range(network // 3 * 3, network // 3 * 3 + 3)
+        assert not np.isin(hashes[np.any([inputs.held(other) for other in repetition if other != network], axis=0)], scored).any()
+        assert not (inputs.held(network) & inputs.seen(network)).any()
+
+
+def test_a_champion_is_judged_on_no_row_of_its_pool_that_a_network_may_know_from_an_equal_one(
+    grouped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the very rule of the challenger: any of the rows may be newer than the champion."""
+    folder = Path(shutil.copytree(grouped, tmp_path / "copy"))
+    monkeypatch.chdir(folder)
+    crown(folder, folder / "data/package/bundle", other_policy)
+    champion.main()
+    table = contest.read_table()
+    placed = contest.placed_under(table.rule, table)
+    out_of_pool = table.calib & ~placed.calib
+    once_in_each = placed.unseen[table.calib].reshape(-1, 2, 3).sum(axis=2)
+    assert once_in_each.max() == 1 and out_of_pool.any() and not placed.unseen[out_of_pool].any()
+    assert placed.unseen[placed.calib].any(axis=1).all() and not (placed.unseen[table.calib] & ~table.unseen[table.calib]).any()
+    evaluate.main()
+    assert json.loads(Path("data/evaluate/evaluation.json").read_text())["calib_rows"] == placed.calib.sum() < table.calib.sum()

@@ -227,7 +227,33 @@ def test_networks_of_folds_see_all_rows_before_the_holdout_outside_their_own_fol
         assert len(np.unique(unseen[before & (found["groups"] == group)], axis=0)) == 1
     again = pl.read_parquet("data/ingest/table.parquet")
     assignment = assign_parts(meta["rule"], arrays(again, needed(meta["rule"])))
-    np.testing.assert_array_equal(partition.unseen(meta["rule"], assignment.parts, assignment.draws), unseen)
+    np.testing.assert_array_equal(partition.unseen(meta["rule"], assignment.parts, assignment.draws, assignment.row_hash), unseen)
+
+
+def repeated(share: float) -> pl.DataFrame:
+    """The table with a share of its rows a second time, as rows of other groups."""
+    again = table().head(int(600 * share)).with_columns(who=pl.lit("again ") + pl.col("who"))
+    return pl.concat([table(), again])
+
+
+def test_networks_of_folds_learn_from_no_row_equal_to_one_of_their_own_fold() -> None:
+    found, meta = run(repeated(0.5), folds=3, repeats=2)
+    left_out, before = np.load("data/split/unseen.npy"), np.isin(found["parts"], (0, 1, 2))
+    for row_hash in np.unique(found["row_hash"][before]):
+        assert len(np.unique(left_out[before & (found["row_hash"] == row_hash)], axis=0)) == 1
+    folds = left_out[before].reshape(-1, 2, 3).sum(axis=2)
+    assert folds.min() == 1 and folds.max() == 2, "an equal row lies in the same fold or in another one"
+    assert meta["rule"]["folds"] == {"count": 3, "repeats": 2}
+
+
+def test_folds_whose_rows_of_a_class_all_have_an_equal_one_in_another_are_not_made() -> None:
+    """Of the rows of class 1 only a few have no copy, too few for each of the folds."""
+    copies = pl.concat([table().filter(pl.col("label") == 1).with_columns(who=pl.lit(f"{i} ") + pl.col("who")) for i in range(4)])
+    frame = pl.concat([table().filter(pl.col("label") == 0), copies])
+    assert run(frame, folds="auto", min_rows_per_class=1)[1]["rule"]["folds"] is None
+    Path("params.yaml").unlink()
+    with pytest.raises(ExpostError, match=r"one holds none of the \d+ rows of class '1' but rows with an equal one in another fold"):
+        run(frame, folds=20, min_rows_per_class=1)
 
 
 @pytest.mark.parametrize(
