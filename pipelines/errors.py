@@ -18,6 +18,10 @@ class ExpostError(Exception):
         super().__init__(without_password(message))
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a stage as Ctrl-C does, with a message of its own and exit code 143."""
+
+
 def must(rule: str, got: object, remedy: str) -> ExpostError:
     """Build the error `<rule>, however: <got>. <remedy>`; `remedy` is a whole sentence."""
     return ExpostError(f"{rule}, however: {got}. {remedy}")

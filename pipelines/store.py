@@ -8,15 +8,17 @@ import json
 import math
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from pipelines.errors import ExpostError, must
+from pipelines.errors import ExpostError, TerminatedError, must
 
 DATA = Path("data")
 #: Most files of a bundle's folder, and the largest of them in bytes: of one that holds more, nothing is copied.
@@ -210,19 +212,29 @@ def check_params() -> None:
 
 @contextmanager
 def one_message() -> Iterator[None]:
-    """End the process with code 1 and one message on stderr where the block raises an ExpostError or is interrupted."""
+    """End the process with one message on stderr where the block raises an ExpostError or is interrupted: code 1, after SIGTERM 143."""
     try:
         yield
     except ExpostError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except TerminatedError:
+        said = "stopped by SIGTERM; nothing half-written was left, the next run goes on, a training from its last checkpoint"
+        print(f"error: {said}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except KeyboardInterrupt:
         print("error: interrupted; nothing half-written was left, the next run goes on", file=sys.stderr)
         raise SystemExit(1) from None
 
 
+def _terminated(*_: object) -> NoReturn:
+    raise TerminatedError
+
+
 def run_stage(main: Callable[[], None], *, checks: bool = True) -> None:
-    """Run a stage's `main` after a check of params.yaml; an ExpostError is one message on stderr and ends the process with code 1."""
+    """Run a stage's `main` after a check of params.yaml; an error or a signal is one message on stderr, see `one_message`."""
+    if threading.current_thread() is threading.main_thread():  # others may set no handler
+        signal.signal(signal.SIGTERM, _terminated)
     with one_message():
         if checks:
             check_params()

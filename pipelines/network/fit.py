@@ -19,9 +19,10 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from pipelines.errors import must
+from pipelines.errors import TerminatedError, must
 from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Augmentation, Judging, Plan, Rows, Training, mix, placed
 from pipelines.network.learner import Learner
@@ -78,7 +79,7 @@ def fit(
 
     `make` builds a network, by its number, with fresh weights. Where rows have weights, how often each occurred, both losses are means over all occurrences;
     see `copies_of`. `augment` changes the batches of the training; `judged` held-out rows are judged at once. `watchers` are told of each epoch too. On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is
-    asked for and there is none, or a loss or weight is not finite.
+    asked for and there is none, or a loss or weight is not finite, KeyboardInterrupt (TerminatedError) where a signal ends the training.
     """
     device = accelerator(params.accelerator)
     with _quiet():
@@ -105,13 +106,14 @@ def fit(
             num_sanity_val_steps=0,
         )
         near = placed(rows, trainer.strategy.root_device, free_bytes(trainer.strategy.root_device))
-        trainer.fit(
-            learner,
-            Training(near, plan, size, seed=params.seed, augment=augment),
-            Judging(near, plan, judged),
-            ckpt_path=str(checkpoint) if intact(checkpoint) else None,
-            weights_only=True,
-        )
+        with _signals():
+            trainer.fit(
+                learner,
+                Training(near, plan, size, seed=params.seed, augment=augment),
+                Judging(near, plan, judged),
+                ckpt_path=str(checkpoint) if intact(checkpoint) else None,
+                weights_only=True,
+            )
     best.finish()
     keeper.remove()
     left = timer.time_remaining()
@@ -176,6 +178,19 @@ def _quiet() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Lightning makes silent exits of signals: of Ctrl-C one with code 1, of SIGTERM one with code 0, as if all had been done."""
+    try:
+        yield
+    except SIGTERMException:
+        raise TerminatedError from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
 
 
 class Best(Callback):  # type: ignore[misc]
