@@ -29,6 +29,7 @@ from pipelines.errors import ExpostError
 from pipelines.network import fit as fitting
 from pipelines.network import learner, losses
 from pipelines.network.augment import augmentation
+from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Judging, Plan, Rows, Training, mix, placed, plan_of, tensors
 from pipelines.network.export import export
 from pipelines.network.stack import Exported, Stack
@@ -159,6 +160,27 @@ def test_a_killed_training_goes_on_to_the_same_bytes_and_a_damaged_checkpoint_is
     train.main()
     assert "is damaged and is ignored" in capsys.readouterr().err
     assert digests(split) == digests(world)
+
+
+def test_a_checkpoint_is_whole_wherever_its_writing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "kept" / "last.ckpt"
+    save(path, lambda name: Path(name).write_text("first"))
+    replace, seen = Path.replace, []
+
+    def cut_off(self: Path, target: Path) -> Path:
+        seen.append(target.name)
+        if len(seen) == cut:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    for cut, content in ((1, "first"), (2, "second")):
+        seen.clear()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "replace", cut_off)
+            save(path, lambda name: Path(name).write_text("second"))
+        assert len(seen) == cut
+        assert intact(path)
+        assert path.read_text() == content
 
 
 def test_a_checkpoint_belongs_to_its_data_and_parameters(split: Path) -> None:
