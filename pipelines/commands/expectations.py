@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,9 @@ OUTSIDE = 0.02
 
 #: A category with more values than this is not listed value by value.
 LISTED = 500
+
+#: The largest finite float64.
+LARGEST = sys.float_info.max
 
 Suite = list[dict[str, Any]]
 
@@ -126,12 +131,13 @@ def value_range(values: np.ndarray[Any, Any]) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 0.0
-    low, high = np.quantile(values, [0.005, 0.995])
+    scale = 2.0 if np.abs(values).max() > LARGEST / 2 else 1.0  # between quantiles differences are taken, which must be finite
+    low, high = (scale * float(value) for value in np.quantile(values / scale, [0.005, 0.995]))
     if low == high:
-        low, high = values.min(), values.max()
-    margin = 0.5 * (high - low) or 0.5 * abs(high) or 0.5
-    lowest = _round_out(low - margin, math.floor)
-    return (max(0.0, lowest) if values.min() >= 0 else lowest), _round_out(high + margin, math.ceil)
+        low, high = float(values.min()), float(values.max())
+    margin = 0.5 * high - 0.5 * low or 0.5 * abs(high) or 0.5
+    lowest = _round_out(low - margin, ROUND_FLOOR)
+    return (max(0.0, lowest) if values.min() >= 0 else lowest), _round_out(high + margin, ROUND_CEILING)
 
 
 def _categories(values: pl.Series) -> Suite:
@@ -190,12 +196,11 @@ def _down(share: float) -> float:
     return max(0.0, math.floor(round(share * 1e4, 6)) / 1e4)
 
 
-def _round_out(value: float, rounding: Callable[[float], int]) -> float:
-    if value == 0:
-        return 0.0
-    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
-    # Dividing by a power of ten that is exact keeps 0.15 from becoming 0.15000000000000002.
-    return float(f"{rounding(round(value / unit, 6)) * unit:.3g}")
+def _round_out(value: float, rounding: str) -> float:
+    """A number rounded to three digits, within the finite ones."""
+    given = Decimal(f"{max(-LARGEST, min(LARGEST, value)):.8e}")  # nine digits: 0.15000000000000002 is 0.15
+    rounded = float(given.quantize(Decimal(1).scaleb(given.adjusted() - 2), rounding=rounding)) if given else 0.0
+    return max(-LARGEST, min(LARGEST, rounded))
 
 
 def suite_text(suite: Suite, name: str = "expectations") -> str:

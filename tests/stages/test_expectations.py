@@ -144,8 +144,12 @@ def test_class_shares_have_a_range_of_their_own() -> None:
         (np.concatenate([np.zeros(999), [50.0]]), [0, 70], [-1, 100]),  # nearly always 0
         (np.full(10, -3.0), [-4, -2], [-10, 1]),
         (np.array([np.inf, 1.0, 2.0, -np.inf]), [1, 2], [9]),
+        (np.arange(300) * 5e-324, [0, 1.5e-321], [-1e-320, 1e-320]),  # denormal
+        (np.array([1.7e308, -1.7e308, 1.0] * 100), [1.79e308, -1.79e308], [np.inf, -np.inf]),
+        (np.full(3, 1.7e308), [0.9e308, 1.79e308], [0, np.inf]),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_ranges(values: np.ndarray, inside: list[float], outside: list[float]) -> None:
     low, high = value_range(values)
     assert all(low <= value <= high for value in inside)

@@ -56,6 +56,14 @@ def kinds(summary: InitSummary) -> dict[str, str]:
     return {column.name: column.kind for column in summary.columns if column.role == "feature"}
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_at_the_ends_of_what_is_finite_are_proposed_without_a_word(init: Init) -> None:
+    rng = np.random.default_rng(1)
+    source = small(tiny=rng.integers(0, 200, 300) * 5e-324, huge=rng.uniform(-1, 1, 300) * 1.79e308)
+    summary = init(source, "y", positive="yes", cost_fn=5, cost_fp=1)
+    assert {kinds(summary)[name] for name in ("tiny", "huge")} == {"number"}
+
+
 def utility(tmp: Path, names: list[str]) -> Path:
     path = tmp / "utility.yaml"
     matrix = {true: {action: 0 if action == true else -1 for action in names} for true in names}
