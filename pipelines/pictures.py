@@ -178,12 +178,14 @@ def pixels(series: pl.Series, rule: Mapping[str, Any], rows: pl.Series | None = 
 
 def _open(value: bytes | None) -> Image.Image:
     """The image of a file's bytes, not decoded yet; raises OSError or ValueError where it is none or far too large."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if value is None:
         raise ValueError("it is missing")
     try:
         image = Image.open(io.BytesIO(value), formats=_FORMATS)
+    except UnidentifiedImageError:  # its message names our buffer
+        raise ValueError(f"its {len(value)} bytes are no image of a format that is read ({', '.join(_FORMATS)}), or broken off") from None
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
     if image.width * image.height > _MOST:

@@ -92,10 +92,11 @@ def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, An
 def _picture(column: pl.Series, *, seen_picture: bool) -> Proposal:
     """A column of images; a second one is left out."""
     (height, width), channels, same = pictures.size_of(column)
-    said = f"{len(column)} {'grey' if channels == 1 else 'coloured'} images of {height} x {width} pixels{'' if same else ', most of them'}"
+    said = f"{len(column)} {'grey' if channels == 1 else 'coloured'} images{'' if same else ', most'} of {height} x {width} pixels"
     if seen_picture:
         return Proposal(column.name, "ignored", "category", said, "images beside others")
-    return Proposal(column.name, "feature", "image", said, said)
+    others = "" if same else "; the others will be resized to that, or set ingest.image.resize to refuse in params.yaml"
+    return Proposal(column.name, "feature", "image", said, said + others)
 
 
 def kind_of(column: pl.Series) -> str:

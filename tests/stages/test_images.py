@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import json
 import shutil
@@ -264,8 +265,8 @@ def test_fewer_images_than_rows_of_a_table_are_judged_at_once(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (b"no image", r"must hold images that can be read, however: row 7, f\.png: .*cannot identify"),
-        (encoded(np.zeros((12, 12), np.uint8))[:-30], r"row 7, f\.png: .*(truncated|cannot|broken|incomplete|unrecognized)"),
+        (b"no image", r"read, however: row 7, f\.png: its 8 bytes are no image of a format that is read \(PNG, JPEG, BMP, WEBP\), or broken off\. Put"),
+        (encoded(np.zeros((12, 12), np.uint8))[:-30], r"row 7, f\.png: (?!.* at 0x).*(truncated|broken|incomplete|unrecognized)"),
         (None, r"row 7, f\.png: it is missing"),
         (encoded(np.zeros((12, 12), np.uint16)), r"row 7, f\.png: its values have more than 8 bits"),
         (encoded(np.zeros((10, 12), np.uint8)), r"^row 7, f\.png: images must have 12 x 12 pixels .*however: it has 10 x 12 pixels\. Set ingest\.image\.resize"),
@@ -308,6 +309,22 @@ def test_ingest_names_the_file_of_an_odd_image_and_a_rule_brings_it_to_size(plac
     Path("params.yaml").write_text(yaml.safe_dump(values))
     run_stages("ingest")
     assert np.load("data/ingest/images.npy").shape == (380, 1, 12, 12)
+
+
+def test_init_says_what_becomes_of_images_of_other_sizes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(place / "bars")
+    monkeypatch.setattr("pipelines.commands.source._dvc_add", lambda: None)
+    said: list[str] = []
+    begin = functools.partial(starting.init_workspace, str(source), "label", positive="down", cost_fn=5, cost_fp=1, force=True)
+    begin(report=said.append)
+    assert "image is a feature of kind image: 380 grey images of 12 x 12 pixels." in said
+    next((source / "down").iterdir()).write_bytes(encoded(np.zeros((20, 30), np.uint8)))
+    begin(report=said.append)
+    form = (
+        "380 grey images, most of 12 x 12 pixels; the others will be resized to that, or set ingest.image.resize to refuse in params.yaml"
+    )
+    assert f"image is a feature of kind image: {form}." in said
+    assert yaml.safe_load(Path("params.yaml").read_text())["ingest"]["image"] == {**RULE, "resize": "area"}
 
 
 def test_archives_and_folders_of_another_form_are_refused(place: Path) -> None:
