@@ -22,7 +22,9 @@ from pipelines.networkfile import RefusedError
 from pipelines.params import short
 from pipelines.params.train import Own
 
-WANTED = "forward(inputs) must return (logits, embedding): float32 tensors (B, K) and (B, D), or (B, k, K) and (B, k, D) of k members"
+WANTED = (
+    "forward(inputs) must return (logits, embedding): finite float32 tensors (B, K) and (B, D), or (B, k, K) and (B, k, D) of k members"
+)
 EXPORT = (
     "Write it with other layers, such as those of torch.nn: no branch on values, no sizes but of B and of constants; what scoring reads is OPERATORS "
     "in pipelines/networkfile.py."
@@ -51,7 +53,7 @@ def maker(own: Own, given: Mapping[str, Any], sample: Inputs) -> Callable[[], nn
     arguments = {**{name: value for name, value in given.items() if name in _parameters(kind)}, **own.arguments}
 
     def build() -> nn.Module:
-        with _yours(f"{own.path} must be built from train.network.arguments", f"It got {short(arguments, 200)}."):
+        with _yours(f"{own.path} must be built from train.network.arguments", f"It got {short(arguments, 200)}.{_hint(kind, given)}"):
             return kind(**arguments)
 
     rows = {name: value[:1].repeat(2, *[1] * (value.dim() - 1)) if len(value) < 2 else value[:2] for name, value in sample.items()}
@@ -78,12 +80,21 @@ def _class(path: str) -> Callable[..., nn.Module]:
     return found
 
 
-def _parameters(kind: Callable[..., nn.Module]) -> set[str]:
-    """Names of the arguments that the constructor declares; all the names that we give are asked for one by one, never by `**options`."""
+def _parameters(kind: Callable[..., nn.Module]) -> Mapping[str, inspect.Parameter]:
+    """The arguments that the constructor declares; all the names that we give are asked for one by one, never by `**options`."""
     try:
-        return set(inspect.signature(kind).parameters)
+        return inspect.signature(kind).parameters
     except (TypeError, ValueError):
-        return set()
+        return {}
+
+
+def _hint(kind: Callable[..., nn.Module], given: Mapping[str, Any]) -> str:
+    """What to do where the constructor takes `*args` or `**kwargs` in the place of names."""
+    declared = _parameters(kind)
+    if not {parameter.kind for parameter in declared.values()} & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return ""
+    named = ", ".join(name for name in given if name not in declared)
+    return f" Let its constructor name what else it needs of {named}: *args and **kwargs get none of them."
 
 
 @contextmanager
@@ -122,6 +133,8 @@ def _try(network: nn.Module, rows: Inputs, classes: int, path: str) -> None:
     with _yours(WANTED, remedy), torch.no_grad():
         together = network.eval()(dict(rows))
         alone = [network({name: value[row : row + 1] for name, value in rows.items()}) for row in range(2)]
+    if (wrong := _not_finite(together)) is not None:
+        raise must(WANTED, wrong, remedy)
     for which, name in enumerate(("logits", "embedding")):
         try:
             same = torch.allclose(together[which], torch.cat([one[which] for one in alone]), rtol=1e-3, atol=1e-4)
@@ -144,6 +157,14 @@ def _wrong(found: Any, classes: int) -> str | None:
         return f"logits are {_said(logits)}, where the last size must be the {classes} classes"
     if logits.shape[:-1] != embedding.shape[:-1] or 0 in embedding.shape:
         return f"logits are {_said(logits)} and embedding is {_said(embedding)}"
+    return _not_finite(found)
+
+
+def _not_finite(found: Any) -> str | None:
+    """Which output has values that are not finite, or None."""
+    for name, value in zip(("logits", "embedding"), found if isinstance(found, tuple | list) else (), strict=False):
+        if isinstance(value, Tensor) and not value.isfinite().all():
+            return f"{name} have values that are NaN or infinite"
     return None
 
 

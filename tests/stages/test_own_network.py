@@ -101,6 +101,9 @@ def test_on_folds_too_whatever_one_network_holds(place: Path) -> None:
         ("return self.output(inputs['numbers']), 0", r"however: RuntimeError: mat1 and mat2 .* \(wrong\d+\.py, line 19\)\. Mend forward"),
         ("h = self.body_of(inputs).detach(); return h[:, :2], h", r"however: no weight of it can be trained"),
         ("h = self.body_of(inputs); return self.output(h - h.mean(0)), h", r"must score each row by itself, in any batch, however: logits of a row"),
+        ("h = self.body_of(inputs); return self.output(h) / 0, h", r"must return .*finite.*, however: logits have values that are NaN or infinite\. Mend"),
+        ("h = self.body_of(inputs); return self.output(h), h if self.training else h * float('nan')", r"embedding have values that are NaN"),
+        ("h = self.body_of(inputs); return (self.output(h), h) if self.training else None", r"must score each row by itself.*or have another shape"),
         ("h = self.body_of(inputs).sort(dim=1).values; return self.output(h), h", r"exportable to ONNX, .* however: it uses operators .*\[':TopK'\]\. Write it"),
         ("h = torch.special.bessel_j0(self.body_of(inputs)); return self.output(h), h", r"however: the operator prims.bessel_j0 has no ONNX form\. Write"),
         ("h = self.body_of(inputs); h = h * 2 if h.sum() > -1e9 else h; return self.output(h), h", r"exportable to ONNX, .*data-dependent.*no branch on values"),
@@ -128,6 +131,19 @@ def test_a_class_that_cannot_be_had_names_the_path_and_the_remedy(place: Path) -
     ):
         with pytest.raises(ExpostError, match=said):
             own.maker(settings(path, **arguments), GIVEN, SAMPLE)
+
+
+def test_a_constructor_that_names_nothing_is_told_that_it_gets_nothing(place: Path) -> None:
+    write(place, "unnamed", GOOD)
+    text = (place / "unnamed.py").read_text().replace("self, number_count, cardinalities, ", "self, *rest, ", 1)
+    (place / "unnamed.py").write_text(text.replace("        super", "        number_count, cardinalities = rest\n        super", 1))
+    said = r"ValueError: .*\. It got .*'classes'.*\. Let its constructor name what else it needs of number_count, cardinalities, image_shape: \*args and"
+    with pytest.raises(ExpostError, match=said):
+        own.maker(settings("unnamed.Net"), GIVEN, SAMPLE)
+    write(place, "named", GOOD)
+    with pytest.raises(ExpostError, match=r"OSError") as error:
+        own.maker(settings("named.Net", fails="weights"), GIVEN, SAMPLE)
+    assert "kwargs" not in str(error.value)
 
 
 def test_members_are_taken_as_they_are_and_the_random_state_is_left_alone(place: Path) -> None:
