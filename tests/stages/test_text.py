@@ -13,6 +13,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from pipelines import ingest
 from pipelines.bundle import Bundle
 from pipelines.commands import source as source_command
 from pipelines.commands.init import init_workspace
@@ -23,7 +24,7 @@ from pipelines.network.stack import Stack
 from pipelines.network.tabm import TabularNetwork, _bag
 from pipelines.params.train import Network as NetworkParams
 from pipelines.scoring import Network
-from tests.conftest import real_table
+from tests.conftest import ROOT, real_table
 from tests.stages.judging import params
 from tests.stages.shipped import mixed_table, run_stages
 
@@ -188,3 +189,8 @@ def ingested(empty: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[pl.DataF
         run_stages("ingest")
 
     return run
+
+
+def test_the_readme_says_from_how_many_values_a_category_is_refused() -> None:
+    said = f"more than {ingest.SUSPICIOUS:,} values is refused, with advice, where they are over half as many as its rows, or more than {ingest.MOST_VALUES:,}."
+    assert said in " ".join((ROOT / "README.md").read_text().split())
