@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipelines.errors import ExpostError, must
@@ -205,5 +206,7 @@ def _unexportable(error: BaseException) -> str:
         if named := re.search(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'", said):
             return f"the operator {named[1]} has no ONNX form"
     root = causes[-1]
+    if isinstance(root, GuardOnDataDependentSymNode):
+        return f"what it computes is chosen by values of the rows{_line(root)}; torch.where chooses row by row"
     lines = [line.strip() for line in str(root).splitlines() if line.strip()]
     return f"{type(root).__name__}: {short(lines[0] if lines else root, 300)}"
