@@ -1,7 +1,7 @@
 """The data path: an epoch as `train` runs it beside a hand-written tensor loop with the same network, and batches beside a default DataLoader.
 
-`python -m benchmarks.datapath [--rows N] [--rounds N]` writes benchmarks/results/datapath.json. Both sides of a ratio run in turn in one process;
-the figure is the median over the rounds, with the lowest and highest.
+`python -m benchmarks.datapath [--rows N] [--images N] [--rounds N]` writes benchmarks/results/datapath.json, of a table and of grey images of
+28 by 28 pixels. Both sides of a ratio run in turn in one process; the figure is the median over the rounds, with the lowest and highest.
 """
 
 from __future__ import annotations
@@ -10,41 +10,46 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.common import machine, save
-from pipelines.network.data import Plan, Rows, Training, plan_of, tensors
-from pipelines.network.fit import batch_size, fit, use_threads
-from pipelines.network.tabm import TabularNetwork
-from pipelines.params.train import Train
+from pipelines.network.augment import augmentation
+from pipelines.network.build import builder
+from pipelines.network.data import Training, plan_of, tensors
+from pipelines.network.fit import batch_size, use_threads
+from pipelines.network.task import Task
+from pipelines.networkfile import IMAGE
+from pipelines.params.train import Augment, Residual, Train
 
-NUMBERS, CATEGORIES, CARDINALITY, CLASSES, BATCH = 12, 6, 10, 2, 256
+NUMBERS, CATEGORIES, CARDINALITY, CLASSES, PIXELS = 12, 6, 10, 2, 28
+LOADED = 256  #: rows of a batch where nothing is done with them
+JUDGED = {"table": 4096, "images": 256}  #: rows judged at once, as `Task.fit` has it
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=20_000, help="of the table; default 20,000")
+    parser.add_argument("--images", type=int, default=3_000, help="default 3,000")
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
     arguments = parser.parse_args()
-    rows = example(arguments.rows)
-    seen = np.arange(arguments.rows) < arguments.rows * 6 // 7
-    plan, params = plan_of([seen], [~seen], repeats=0), Train(accelerator="cpu", patience=1000)
-    found = {
-        "machine": machine(),
-        "rows": arguments.rows,
-        "epoch": rounds(arguments.rounds, lambda: epoch_seconds(rows, plan, params), lambda: hand_written(rows, plan, params)),
-        "batches": rounds(arguments.rounds, lambda: batches(rows, plan), lambda: default_loader(rows, plan)),
-    }
+    found: dict[str, Any] = {"machine": machine()}
+    for name, (task, params) in {"table": table(arguments.rows), "images": images(arguments.images)}.items():
+        found[name] = {
+            "rows": len(task.rows),
+            "epoch": rounds(arguments.rounds, partial(epoch_seconds, task, params), partial(hand_written, task, params, JUDGED[name])),
+            "batches": rounds(arguments.rounds, partial(batches, task), partial(default_loader, task)),
+        }
+        print(name, found[name], flush=True)
     save("datapath", found)
-    for name in ("epoch", "batches"):
-        print(name, found[name])
 
 
 def rounds(count: int, ours: Callable[[], float], theirs: Callable[[], float]) -> dict[str, Any]:
@@ -55,47 +60,60 @@ def rounds(count: int, ours: Callable[[], float], theirs: Callable[[], float]) -
     return {**seconds, "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "rounds": count}
 
 
-def example(rows: int) -> Rows:
-    """Rows of noise: speed does not depend on what they say."""
+def table(rows: int) -> tuple[Task, Train]:
+    """Numbers and categories for TabM."""
     rng = np.random.default_rng(0)
     inputs = {
         "numbers": rng.normal(size=(rows, NUMBERS)).astype(np.float32),
         "categories": rng.integers(1, CARDINALITY, (rows, CATEGORIES)),
     }
-    return tensors(inputs, rng.integers(0, CLASSES, rows), np.arange(rows))
+    given = {"number_count": NUMBERS, "cardinalities": [CARDINALITY] * CATEGORIES, "texts": []}
+    return task_of_noise(inputs, given, rng), Train(accelerator="cpu", patience=1000)
 
 
-def network(params: Train) -> TabularNetwork:
-    torch.manual_seed(0)
-    return TabularNetwork(
-        [np.linspace(-3, 3, params.network.bins + 1).tolist()] * NUMBERS, [CARDINALITY] * CATEGORIES, CLASSES, params.network
-    )
+def images(count: int) -> tuple[Task, Train]:
+    """Images for the residual network as `expost init` writes it, moved by a few pixels in both loops."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, 1, PIXELS, PIXELS), dtype=np.uint8)
+    task = task_of_noise({IMAGE: pixels}, {"image_shape": [1, PIXELS, PIXELS]}, rng, {"mean": [127.5], "deviation": [73.9]})
+    return task, Train(accelerator="cpu", patience=1000, network=Residual(), augment=Augment(), batch_size=64)
 
 
-def epoch_seconds(rows: Rows, plan: Plan, params: Train) -> float:
+def task_of_noise(
+    inputs: Mapping[str, NDArray[Any]], given: Mapping[str, Any], rng: np.random.Generator, scale: Mapping[str, Any] | None = None
+) -> Task:
+    """Learn from six rows of seven, judge on the others; speed does not depend on what they say."""
+    count = len(next(iter(inputs.values())))
+    seen = np.arange(count) < count * 6 // 7
+    rows, plan = tensors(inputs, rng.integers(0, CLASSES, count), np.arange(count)), plan_of([seen], [~seen], repeats=0)
+    return Task(rows, plan, lambda params: builder(params.network, {**given, "classes": CLASSES}, rows, plan, scale))
+
+
+def epoch_seconds(task: Task, params: Train) -> float:
     """Seconds of one more epoch: of three less of one, so that what Lightning needs to start counts for none."""
     spent = []
     for epochs in (1, 3):
         with tempfile.TemporaryDirectory() as scratch:
             started = time.perf_counter()
-            given = params.model_copy(update={"max_epochs": epochs})
-            fit(rows, plan, given, lambda _: network(params), Path(scratch) / "last.ckpt")
+            task.fit(params.model_copy(update={"max_epochs": epochs}), Path(scratch) / "last.ckpt")
             spent.append(time.perf_counter() - started)
     return (spent[1] - spent[0]) / 2
 
 
-def hand_written(rows: Rows, plan: Plan, params: Train) -> float:
-    """An epoch of the plainest loop over tensors: the same network, optimiser, clipping, batches and judged rows."""
-    model = network(params)
-    learn, held = rows.take(plan.learn[0]), rows.take(plan.held[0])
+def hand_written(task: Task, params: Train, judged: int) -> float:
+    """An epoch of the plainest loop over tensors: the same network, optimiser, clipping, batches, changes of images and judged rows."""
+    model = task.make(params)(0)
+    learn, held = task.rows.take(task.plan.learn[0]), task.rows.take(task.plan.held[0])
+    change, generator = augmentation(params.augment, learn.inputs), torch.Generator().manual_seed(0)
     size = batch_size(len(learn), params.batch_size)
-    use_threads(size * model.multiply_adds)
+    use_threads(size * int(model.multiply_adds))
     optimiser = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True)
 
     def epoch() -> None:
         model.train()
         for chosen in torch.randperm(len(learn)).split(size):
-            logits, _ = model({name: value[chosen] for name, value in learn.inputs.items()})
+            inputs: Mapping[str, torch.Tensor] = {name: value[chosen] for name, value in learn.inputs.items()}
+            logits, _ = model(change(inputs, generator) if change else inputs)
             loss = functional.cross_entropy(logits.flatten(0, 1), learn.labels[chosen].repeat_interleave(logits.shape[1]))
             optimiser.zero_grad()
             loss.backward()
@@ -103,9 +121,9 @@ def hand_written(rows: Rows, plan: Plan, params: Train) -> float:
             optimiser.step()
         model.eval()
         with torch.inference_mode():
-            for start in range(0, len(held), 4096):
-                logits, _ = model({name: value[start : start + 4096] for name, value in held.inputs.items()})
-                functional.cross_entropy(logits.mean(dim=1), held.labels[start : start + 4096])
+            for start in range(0, len(held), judged):
+                logits, _ = model({name: value[start : start + judged] for name, value in held.inputs.items()})
+                functional.cross_entropy(logits.mean(dim=1), held.labels[start : start + judged])
 
     epoch()
     started = time.perf_counter()
@@ -114,19 +132,19 @@ def hand_written(rows: Rows, plan: Plan, params: Train) -> float:
     return (time.perf_counter() - started) / 2
 
 
-def batches(rows: Rows, plan: Plan) -> float:
+def batches(task: Task) -> float:
     """An epoch of batches of 256 rows, nothing done with them."""
-    source = Training(rows, plan, BATCH, seed=0)
+    source = Training(task.rows, task.plan, LOADED, seed=0)
     started = time.perf_counter()
     for _ in source:
         pass
     return time.perf_counter() - started
 
 
-def default_loader(rows: Rows, plan: Plan) -> float:
+def default_loader(task: Task) -> float:
     """The same rows through torch's DataLoader with its default options."""
-    learn = rows.take(plan.learn[0])
-    loader = DataLoader(TensorDataset(*learn.inputs.values(), learn.labels, learn.index), batch_size=BATCH, shuffle=True)
+    learn = task.rows.take(task.plan.learn[0])
+    loader = DataLoader(TensorDataset(*learn.inputs.values(), learn.labels, learn.index), batch_size=LOADED, shuffle=True)
     started = time.perf_counter()
     for _ in loader:
         pass
