@@ -60,7 +60,7 @@ _COMMENTS = {
     "train.network.dropout": "share of units left out in training",
     "train.network.number_embedding": "width of each number's embedding",
     "train.network.text_embedding": "width of each text's embedding",
-    "train.network.bins": "bins of each number, between which its embedding bends",
+    "train.network.bins": "bins of each number at most, between which its embedding bends",
     "train.learning_rate": "step size of AdamW",
     "train.weight_decay": "its pull of weights towards 0",
     "train.batch_size": "rows per step",

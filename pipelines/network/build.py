@@ -19,6 +19,8 @@ from pipelines.networkfile import IMAGE
 from pipelines.params.train import Networks, Own, Residual
 
 ALONE = "Give the other columns another role than feature, or let a network of yours (train.network.class) read all of them."
+#: Finer bins than of so many rows follow the noise; of a handful of rows so many bins nevertheless.
+ROWS_PER_BIN, FEWEST_BINS = 25, 16
 Make = Callable[[int], nn.Module]
 
 
@@ -61,9 +63,10 @@ def _plain(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan,
     return make
 
 
-def _knots(rows: Rows, plan: Plan, bins: int) -> list[list[float]]:
-    """Where the embedding of each number may bend, for all networks alike: no label is looked at."""
+def _knots(rows: Rows, plan: Plan, most: int) -> list[list[float]]:
+    """Where the embedding of each number may bend, for all networks alike: no label is looked at. On few rows the bins are fewer than `most`."""
     if "numbers" not in rows.inputs:
         return []
     learnt = rows.inputs["numbers"][torch.unique(torch.cat(plan.learn))].numpy()
+    bins = min(most, max(FEWEST_BINS, len(learnt) // ROWS_PER_BIN))
     return [knots(column, bins + 1).tolist() for column in learnt.T]

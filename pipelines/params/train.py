@@ -17,7 +17,7 @@ class Network(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     number_embedding: int = Field(default=8, ge=2, le=256)
     text_embedding: int = Field(default=16, ge=2, le=256)
-    bins: int = Field(default=48, ge=1, le=1024)
+    bins: int = Field(default=128, ge=1, le=1024)
 
 
 class Residual(Section):
@@ -83,7 +83,7 @@ class Train(Section):
     weight_decay: float = Field(default=3e-3, ge=0)
     batch_size: int = Field(default=256, ge=1)
     max_epochs: int = Field(default=100, ge=1)
-    patience: int = Field(default=12, ge=1)
+    patience: int = Field(default=6, ge=1)
     max_minutes: float | None = Field(default=None, gt=0)
     gradient_clip: float = Field(default=1.0, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
