@@ -29,6 +29,7 @@ from pipelines.errors import ExpostError
 from pipelines.network import fit as fitting
 from pipelines.network import learner, losses
 from pipelines.network.augment import augmentation
+from pipelines.network.build import builder
 from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Judging, Plan, Rows, Training, mix, placed, plan_of, tensors
 from pipelines.network.export import export
@@ -324,6 +325,17 @@ def test_values_next_to_each_other_leave_the_file_in_agreement_with_torch() -> N
     torch.nn.init.normal_(network.numbers.linear.weight, 0, 0.5)  # as after training: at the start the pieces count for nothing
     rows = torch.from_numpy(np.random.default_rng(0).choice(near, (256, 20)).astype(np.float32))
     export([network], {"numbers": rows})
+
+
+@pytest.mark.parametrize("learnt, most, bins", [(100, 128, 16), (1_000, 128, 40), (5_000, 128, 128), (1_000, 8, 8)])
+def test_bins_are_as_fine_as_the_rows_that_are_learnt_from_allow(learnt: int, most: int, bins: int) -> None:
+    rows = tensors({"numbers": np.random.default_rng(0).normal(size=(6_000, 1)).astype(np.float32)}, np.arange(6_000) % 2, np.arange(6_000))
+    seen = np.arange(6_000) < learnt
+    make = builder(
+        TINY.model_copy(update={"bins": most}), {"cardinalities": [], "texts": [], "classes": 2}, rows, plan_of([seen], [~seen], repeats=0)
+    )
+    pieces = make(0).numbers.linear.weight  # type: ignore[union-attr]
+    assert pieces.shape[1] == bins  # type: ignore[union-attr]
 
 
 def test_an_unseen_category_is_a_zero_embedding_that_training_leaves_alone() -> None:
