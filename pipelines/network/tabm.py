@@ -35,7 +35,7 @@ def _bag(table: nn.Module, codes: Tensor) -> Tensor:
     return found
 
 
-#: Least width of a bin, in normal scores: what lies within a narrower one is lost to the rounding of float32, otherwise in torch than in the file.
+#: Least width of a bin, in normal scores: what lies within a narrower one is lost to the rounding of float32.
 NARROWEST = 1e-3
 
 
@@ -48,6 +48,33 @@ def _edges(knots: Sequence[float]) -> Tensor:
     if len(kept) > 2:
         return torch.tensor(kept, dtype=torch.float32)
     return torch.linspace(kept[0], kept[-1] if len(kept) > 1 else kept[0] + 1, 3)
+
+
+class _Pieces(nn.Module):
+    """Encoding (B, F, bins) of numbers (B, F), what share of each bin lies below: in the layout of the package's, whose last bin stands at the end.
+
+    The package computes `weight * x + bias`, whose terms are thousands of times larger than their sum where a bin is narrow: torch and ONNX Runtime
+    round them differently. Here the left edge is taken off first, which is exact next to it.
+    """
+
+    left: Tensor
+    scale: Tensor
+
+    def __init__(self, bins: Sequence[Tensor]) -> None:
+        super().__init__()
+        most = max(len(edges) for edges in bins) - 1
+        left, scale = torch.zeros(len(bins), most), torch.zeros(len(bins), most)
+        for column, edges in enumerate(bins):
+            count = len(edges) - 1
+            places = torch.tensor([*range(count - 1), most - 1])
+            left[column, places], scale[column, places] = edges[:-1], 1 / edges.diff()
+        self.register_buffer("left", left)
+        self.register_buffer("scale", scale)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Return the encoding; the first bin goes on below its edge and the last one above, as straight lines."""
+        shares = (numbers[:, :, None] - self.left) * self.scale
+        return torch.cat([shares[..., :1].clamp(max=1), shares[..., 1:-1].clamp(0, 1), shares[..., -1:].clamp(min=0)], dim=-1)
 
 
 class TabularNetwork(nn.Module):
@@ -70,6 +97,8 @@ class TabularNetwork(nn.Module):
         # Version B starts as a linear embedding, to which the pieces are learnt (Gorishniy et al. 2025, appendix).
         bins = [_edges(found) for found in knots]
         self.numbers = PiecewiseLinearEmbeddings(bins, params.number_embedding, activation=False, version="B") if bins else None
+        if self.numbers is not None:
+            self.numbers.impl = _Pieces(bins)
         # Code 0 stands for a value unseen in train: its row is zero, which is the mean of the other rows at the start, and stays zero.
         category_sizes = [embedding_size(cardinality, params.number_embedding) for cardinality in cardinalities]
         self.categories = nn.ModuleList(

@@ -21,6 +21,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Callback
+from rtdl_num_embeddings import PiecewiseLinearEncoding
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
@@ -34,7 +35,7 @@ from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Judging, Plan, Rows, Training, mix, placed, plan_of, tensors
 from pipelines.network.export import export
 from pipelines.network.stack import Exported, Stack
-from pipelines.network.tabm import TabularNetwork
+from pipelines.network.tabm import TabularNetwork, _Pieces
 from pipelines.params.train import Augment
 from pipelines.params.train import Network as NetworkParams
 from pipelines.scoring import Network
@@ -316,9 +317,10 @@ def test_the_file_agrees_with_torch_at_every_batch_size(numbers: int, cardinalit
         np.testing.assert_allclose(scores.embedding, embedding, atol=1e-5)
 
 
-def test_values_next_to_each_other_leave_the_file_in_agreement_with_torch() -> None:
+@pytest.mark.parametrize("apart", [1e-6, 0.0011])
+def test_values_next_to_each_other_leave_the_file_in_agreement_with_torch(apart: float) -> None:
     """Rare values of a column of a million rows have scores that differ by a millionth: bins so narrow would amplify what float32 rounds."""
-    near = [-2.0, -1.0, *(1 + 1e-6 * np.arange(5)), 2.0, 3.0]
+    near = [-2.0, -1.0, 1.0, *(4 + apart * np.arange(6)), 5.0]
     torch.manual_seed(0)
     network = TabularNetwork([near] * 20, [], 2, TINY).eval()
     assert isinstance(network.numbers, torch.nn.Module)
@@ -336,6 +338,12 @@ def test_bins_are_as_fine_as_the_rows_that_are_learnt_from_allow(learnt: int, mo
     )
     pieces = make(0).numbers.linear.weight  # type: ignore[union-attr]
     assert pieces.shape[1] == bins  # type: ignore[union-attr]
+
+
+def test_the_encoding_is_the_packages_own_in_a_form_that_rounds_less() -> None:
+    bins = [torch.tensor(knots) for knots in ([-1.5, -0.5, 0.0, 0.7, 1.5], [-1.0, 0.0, 2.0], [0.0, 0.5, 1.0, 3.0])]
+    numbers = torch.from_numpy(np.random.default_rng(0).normal(0, 2, (500, 3)).astype(np.float32))
+    torch.testing.assert_close(_Pieces(bins)(numbers), PiecewiseLinearEncoding(bins).impl(numbers), rtol=0, atol=1e-6)
 
 
 def test_an_unseen_category_is_a_zero_embedding_that_training_leaves_alone() -> None:
