@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from hypothesis import settings
 
 import pipelines  # noqa: F401  telemetry off before anything else is imported
@@ -95,11 +97,39 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+#: Called with a name and what fills a new folder; returns the folder of that name, filled by whoever came first.
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """What takes long is made once for all of the workers that run side by side; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, ready = shared / f"once-{name}", shared / f"once-{name}.ready"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not ready.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed in it
+                folder.mkdir()
+                fill(folder)
+                ready.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def first_run(once: Once, prefect_home: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A workspace on the default data after its first `make retrain`, and what that printed. Read only: copy before changing anything."""
-    folder = make_workspace(tmp_path_factory.mktemp("retrained") / "workspace")
-    return folder, run("make", "retrain", cwd=folder)
+
+    def fill(folder: Path) -> None:
+        done = run("make", "retrain", cwd=make_workspace(folder / "workspace"))
+        (folder / "done.json").write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+
+    folder = once("retrained", fill)
+    return folder / "workspace", subprocess.CompletedProcess(*json.loads((folder / "done.json").read_text()))
 
 
 @pytest.fixture(scope="session")
@@ -128,27 +158,26 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(once: Once) -> Path:
     """A workspace with a small mixed table, taken from ingest to package. Read only: copy it before changing anything."""
     from tests.stages.shipped import run_stages, write_lock, write_world
 
-    folder = tmp_path_factory.mktemp("world")
-    write_world(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        run_stages("ingest", "split", "train", "calibrate", "decide", "package")
-    write_lock(folder)
-    return folder
+    def fill(folder: Path) -> None:
+        write_world(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            run_stages("ingest", "split", "train", "calibrate", "decide", "package")
+        write_lock(folder)
+
+    return once("world", fill)
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(once: Once) -> Path:
     """A fresh store, made once: its migrations take seconds."""
     from pipelines import tracking
 
-    folder = tmp_path_factory.mktemp("store")
-    tracking.prepare(f"sqlite:///{folder}/mlflow.db", "template")
-    return folder / "mlflow.db"
+    return once("store", lambda folder: tracking.prepare(f"sqlite:///{folder}/mlflow.db", "template")) / "mlflow.db"
 
 
 @pytest.fixture

@@ -8,21 +8,25 @@ from pathlib import Path
 import pytest
 
 from pipelines import champion, evaluate, gate, report
+from tests.conftest import Once
 from tests.stages.judging import crown, other_policy, quick, validated
 
 
 @pytest.fixture(scope="session")
-def judged(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judged(world: Path, once: Once) -> Path:
     """A workspace with a champion, judged and reported. Read only."""
-    folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("judged") / "copy"))
-    crown(folder, folder / "data/package/bundle", other_policy)
-    validated(folder)
-    quick(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in (champion, evaluate, gate, report):
-            stage.main()
-    return folder
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(world, folder, dirs_exist_ok=True)
+        crown(folder, folder / "data/package/bundle", other_policy)
+        validated(folder)
+        quick(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            for stage in (champion, evaluate, gate, report):
+                stage.main()
+
+    return once("judged", fill)
 
 
 @pytest.fixture
