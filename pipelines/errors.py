@@ -18,6 +18,10 @@ class ExpostError(Exception):
         super().__init__(without_password(message))
 
 
+class NotFiniteError(ExpostError):
+    """A training whose loss became infinite or no number: with other parameters it need not."""
+
+
 class TerminatedError(KeyboardInterrupt):
     """SIGTERM, which ends a stage as Ctrl-C does, with a message of its own and exit code 143."""
 

@@ -50,8 +50,11 @@ def _show(found: dict[str, Any], write: bool) -> None:
     if confirmed is None:
         print("These are the parameters as they stand: nothing to change.")
         return
-    saved = f"{confirmed['saved']:+.4f} nats per row, 95 % interval {confirmed['low']:+.4f} to {confirmed['high']:+.4f}"
-    print(f"With {confirmed['seeds']} other seeds it saves {saved}.")
+    if confirmed["saved"] is None:
+        print(f"With {confirmed['best'].count(None)} of {confirmed['seeds']} other seeds its loss is not finite.")
+    else:
+        saved = f"{confirmed['saved']:+.4f} nats per row, 95 % interval {confirmed['low']:+.4f} to {confirmed['high']:+.4f}"
+        print(f"With {confirmed['seeds']} other seeds it saves {saved}.")
     if not found["better"]:
         print("That is not surely better: params.yaml stays as it is.")
     else:

@@ -17,10 +17,10 @@ from typing import Any
 import yaml
 
 from pipelines import store, train
-from pipelines.errors import ExpostError, must
+from pipelines.errors import ExpostError, NotFiniteError, must
 from pipelines.network.task import task_of
 from pipelines.params import load
-from pipelines.params.train import Network, Train
+from pipelines.params.train import Train
 
 PARAMS = Path("params.yaml")
 #: Seeds, other than the study's, with which the best parameters and the present ones are trained once more.
@@ -40,20 +40,23 @@ def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str],
     task = task_of(inputs, preprocessing)
     from pipelines.network import tune as studies
 
-    present = {key: value for key, value in studies.dotted(params).items() if key in studies.SPACE}
+    varied = studies.space_of(params)
+    present = {key: value for key, value in studies.dotted(params).items() if key in varied}
     if write:
         replaced(_text(), _paths(present))
     name = study_name(params)
-    study = studies.open_study(name, storage, train.CHECKPOINTS / "tune" / f"{name}.journal", params.seed)
+    study = studies.open_study(name, storage, train.CHECKPOINTS / "tune" / f"{name}.journal")
 
     def said(trial: Any) -> None:
-        value = "pruned" if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
+        cut = "not finite" if "not_finite" in trial.user_attrs else "pruned"
+        value = cut if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
         told(f"trial {trial.number}: held-out log loss {value} with {_shown(trial.params)}")
 
     studies.run(study, task, params, trials=trials, told=said)
-    best = dict(study.best_trial.params)
+    first = studies.best(study)
+    best = dict(first.params)
     confirmed = _confirmed(studies, task, params, best, told) if best != present else None
-    adopted = bool(confirmed and confirmed["low"] > 0)
+    adopted = bool(confirmed and confirmed["low"] is not None and confirmed["low"] > 0)
     if adopted and write:
         _write(_paths(best))
     ended = studies.done(study)
@@ -63,7 +66,7 @@ def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str],
         "pruned": sum(trial.state.name == "PRUNED" for trial in ended),
         "present": present,
         "best": best,
-        "best_log_loss": study.best_value,
+        "best_log_loss": first.value,
         "confirmed": confirmed,
         "better": adopted,
         "written": adopted and write,
@@ -72,35 +75,40 @@ def tune(*, trials: int, storage: str | None, write: bool, told: Callable[[str],
 
 def study_name(params: Train) -> str:
     """Name of the study: inputs, code and all parameters that it does not vary."""
-    network = Network() if isinstance(params.network, Network) else params.network
-    fixed = params.model_copy(update={"learning_rate": 1.0, "weight_decay": 0.0, "network": network})
-    return hashlib.sha256(str(train.checkpoint_path(fixed)).encode()).hexdigest()[:16]
+    from pipelines.network.tune import fixed
+
+    return hashlib.sha256(str(train.checkpoint_path(fixed(params))).encode()).hexdigest()[:16]
 
 
 def _confirmed(studies: Any, task: Any, params: Train, best: dict[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
     """Held-out log loss of both with seeds that the study did not use, and the 95 % interval (t) of what the best saves.
 
-    The best of many trials looks better than it is; a difference that other seeds do not show is none.
+    The best of many trials looks better than it is; a difference that other seeds do not show is none. None stands for what the best saves, and
+    for its log loss, where that is not finite with one of the seeds.
     """
     from scipy.stats import t
 
-    pairs = []
+    pairs: list[tuple[float, float | None]] = []
     for seed in range(params.seed + 1, params.seed + 1 + SEEDS):
         again = params.model_copy(update={"seed": seed})
-        values = [studies.fitted(task, given).valid_log_loss for given in (again, studies.with_values(again, best))]
-        told(f"seed {seed}: held-out log loss {values[0]:.4f} as it stands, {values[1]:.4f} with the study's best")
-        pairs.append(values)
-    saved = [now - then for now, then in pairs]
+        now, then = studies.fitted(task, again).valid_log_loss, _loss(studies, task, studies.with_values(again, best))
+        shown = "not finite" if then is None else f"{then:.4f}"
+        told(f"seed {seed}: held-out log loss {now:.4f} as it stands, {shown} with the study's best")
+        pairs.append((now, then))
+    saved = [now - then for now, then in pairs if then is not None]
+    both = {"seeds": SEEDS, "present": [now for now, _ in pairs], "best": [then for _, then in pairs]}
+    if len(saved) < SEEDS:
+        return both | dict.fromkeys(("saved", "low", "high"))
     half = float(t.ppf(0.975, SEEDS - 1)) * statistics.stdev(saved) / math.sqrt(SEEDS)
     mean = statistics.fmean(saved)
-    return {
-        "seeds": SEEDS,
-        "present": [now for now, _ in pairs],
-        "best": [then for _, then in pairs],
-        "saved": mean,
-        "low": mean - half,
-        "high": mean + half,
-    }
+    return both | {"saved": mean, "low": mean - half, "high": mean + half}
+
+
+def _loss(studies: Any, task: Any, params: Train) -> float | None:
+    try:
+        return float(studies.fitted(task, params).valid_log_loss)
+    except NotFiniteError:
+        return None
 
 
 def _shown(values: dict[str, Any]) -> str:

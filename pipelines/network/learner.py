@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.errors import must
+from pipelines.errors import NotFiniteError, must
 from pipelines.network.data import Rows, mix
 from pipelines.network.losses import LOSSES
 from pipelines.network.stack import Stack, log_mean_probability
@@ -44,7 +44,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._sums = []
 
     def training_step(self, batch: Rows) -> Tensor:
-        """Sum over the networks of the mean of their members' losses; raises ExpostError on one that is not finite."""
+        """Sum over the networks of the mean of their members' losses; raises NotFiniteError on one that is not finite."""
         logits, _ = self.stack(batch.inputs)
         counted = () if batch.weights is None else (batch.weights.flatten(),)
         loss = self.loss(logits.float().flatten(0, 1), batch.labels.flatten(), *counted)
@@ -88,7 +88,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         """Move a batch; one of rows that are on the GPU is there."""
         return batch.to(device, pin=device.type == "cuda")
 
-    def _not_finite(self, what: str, value: Tensor, index: Tensor) -> Exception:
+    def _not_finite(self, what: str, value: Tensor, index: Tensor) -> NotFiniteError:
         rows = ", ".join(map(str, index[:10].tolist())) + (", ..." if len(index) > 10 else "")
         where = f"epoch {self.current_epoch}, step {self.global_step}, table rows {rows}"
-        return must(f"{what} must be finite", f"it is {float(value):g} in {where}", REMEDY)
+        return NotFiniteError(str(must(f"{what} must be finite", f"it is {float(value):g} in {where}", REMEDY)))

@@ -11,14 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import yaml
 
+from flows.cli.tune import _show
 from pipelines.commands import tune
-from pipelines.errors import ExpostError
+from pipelines.errors import ExpostError, NotFiniteError
 from pipelines.network import tune as studies
 from pipelines.params.train import Train
 from tests.stages.judging import params
@@ -85,9 +87,14 @@ def test_a_study_begins_with_what_stands_goes_on_and_is_confirmed_by_other_seeds
 
 def test_another_configuration_is_another_study_and_what_is_varied_is_not(split: Path) -> None:
     now = tune.study_name(Train.model_validate(TINY))
-    varied = {**TINY, "learning_rate": 0.01, "weight_decay": 0.1}
+    varied = {**TINY, "learning_rate": 0.01, "weight_decay": 0.1, "network": {**TINY["network"], "width": 128, "dropout": 0.3}}
     assert tune.study_name(Train.model_validate(varied)) == now
     assert tune.study_name(Train.model_validate({**TINY, "loss": "brier"})) != now
+    for name, value in {"k": 8, "blocks": 3, "number_embedding": 8, "text_embedding": 8, "bins": 8}.items():
+        assert tune.study_name(Train.model_validate({**TINY, "network": {**TINY["network"], name: value}})) != now, name
+    residual = [Train.model_validate({"network": {"kind": "residual", **given}}) for given in ({}, {"dropout": 0.3}, {"blocks": 2})]
+    names = [tune.study_name(given) for given in residual]
+    assert names[0] == names[1] != names[2]
 
 
 def test_two_processes_share_the_trials(split: Path) -> None:
@@ -96,6 +103,109 @@ def test_two_processes_share_the_trials(split: Path) -> None:
     counts = [int(process.communicate(timeout=300)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert all(6 <= count <= 7 for count in counts)  # a trial that the other had begun ends too
+    [journal] = Path(".checkpoints/tune").glob("*.journal")
+    tried = [trial.params for trial in studies.done(studies.open_study(journal.stem, None, journal))]
+    assert all(tried.count(values) == 1 for values in tried)
+
+
+class Instant:
+    """A task whose training takes no time; `during` is called in the first one."""
+
+    def __init__(self, during: Callable[[], None] = lambda: None) -> None:
+        self.during: list[Callable[[], None]] = [during]
+
+    def fit(self, given: Train, *_: Any) -> Any:
+        while self.during:
+            self.during.pop()()
+        return SimpleNamespace(history=[0.5], valid_log_loss=abs(given.learning_rate - 0.004) + given.weight_decay)
+
+
+def search(trials: int, name: str = "study", task: Any = None) -> list[dict[str, Any]]:
+    """What one call after another tried, by number: each opens the study anew, as a process does."""
+    study = studies.open_study(name, None, Path(f"{name}.journal"))
+    studies.run(study, task or Instant(), Train(), trials=trials, told=lambda _: None)
+    return [trial.params for trial in study.trials]
+
+
+def test_later_and_simultaneous_calls_repeat_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for trials in (3, 5, 12, 14):
+        later = search(trials)
+    assert all(later.count(values) == 1 for values in later)
+    assert later == search(14, "at_once"), "how a study is divided into calls changes nothing"
+    both = search(16, "both", Instant(during=lambda: search(8, "both") and None))
+    assert len(both) == 16
+    assert all(both.count(values) == 1 for values in both)
+    assert both[0] == later[0] == {name: studies.dotted(Train())[name] for name in studies.SPACE}
+
+
+FRAGILE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, number_count, cardinalities, classes, most):
+        super().__init__()
+        self.body, self.output = nn.Linear(number_count, 4), nn.Linear(4, classes)
+        self.moved, self.most = nn.Parameter(torch.zeros(1)), most
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.body(inputs["numbers"]))
+        shift = torch.where(self.moved.abs() > self.most, torch.nan, self.moved)  # AdamW moves it by the learning rate
+        return self.output(hidden) + torch.cat([shift + 5, -shift]), hidden  # far from the classes' shares: all steps lead one way
+"""
+
+
+def fragile(split: Path, monkeypatch: pytest.MonkeyPatch, *, most: float, learning_rate: float) -> None:
+    """A network whose loss is no number as soon as its steps led further than `most`; ten steps are taken at most."""
+    (split / "fragile.py").write_text(FRAGILE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    network = {"class": "fragile.Net", "arguments": {"most": most}}
+    params(split, lambda values: values["train"].update(network=network, learning_rate=learning_rate, max_epochs=1, batch_size=4096))
+
+
+def test_a_trial_that_diverges_ends_no_study(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fragile(split, monkeypatch, most=0.03, learning_rate=0.0005)
+    found, said = run()
+    diverged = [line for line in said if re.match(r"trial \d: held-out log loss not finite with learning_rate 0\.0", line)]
+    assert (found["trials"], found["pruned"]) == (4, len(diverged))
+    assert 1 <= len(diverged) <= 2
+    assert found["best"] != found["present"]
+    assert None not in found["confirmed"]["best"]
+
+
+def test_parameters_that_diverge_as_they_stand_are_one_message(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fragile(split, monkeypatch, most=0.0001, learning_rate=0.002)
+    with pytest.raises(ExpostError, match=r"must be finite, however: .*Lower train\.learning_rate"):
+        run()
+
+
+def test_a_study_whose_trials_all_diverge_is_one_message(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fragile(split, monkeypatch, most=0.00001, learning_rate=0.5)
+    with pytest.raises(ExpostError, match="a study must have a trial that ends with a finite loss, however: the losses of all 2 became"):
+        run(trials=2)
+
+
+def test_a_best_that_diverges_with_another_seed_is_not_better(
+    split: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written_out(split)
+    before = Path("params.yaml").read_bytes()
+
+    def fitted(_: Any, given: Train, watchers: tuple[Any, ...] = ()) -> Any:
+        if given.learning_rate > 0.001 and given.seed == 2:
+            raise NotFiniteError("the training loss must be finite, however: it is nan. Lower train.learning_rate.")
+        return SimpleNamespace(history=[0.5], valid_log_loss=1 - given.learning_rate)
+
+    monkeypatch.setattr(studies, "fitted", fitted)
+    found, said = run(write=True)
+    assert found["confirmed"]["best"] == [1 - found["best"]["learning_rate"], None]
+    assert said[-1].endswith("as it stands, not finite with the study's best")
+    assert (found["better"], found["written"]) == (False, False)
+    assert Path("params.yaml").read_bytes() == before
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    _show(found, write=True)
+    assert "With 1 of 2 other seeds its loss is not finite.\nThat is not surely better" in capsys.readouterr().out
 
 
 def test_a_difference_that_other_seeds_do_not_show_changes_nothing(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
