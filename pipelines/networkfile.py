@@ -38,16 +38,19 @@ MOST_OPERATORS, MOST_NUMBERS = 10_000, 1 << 30
 REMEDY = "Do not use this file; train again with `dvc repro train`, or fetch it again."
 
 
+TOO_LARGE = "Train a smaller one: fewer networks (split.folds), narrower (train.network), or smaller images (ingest.image.size)."
+
+
 class RefusedError(ExpostError):
     """A file that is not used; `reason` says what is wrong with it."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(str(must("model.onnx must load in ONNX Runtime as a network that expost exports", reason, REMEDY)))
+    def __init__(self, reason: str, remedy: str = REMEDY) -> None:
+        super().__init__(str(must("model.onnx must load in ONNX Runtime as a network that expost exports", reason, remedy)))
         self.reason = reason
 
 
 def check(content: bytes, batch: int) -> int:
-    """Number of rows to score at once: `batch`, or fewer where a row is a large image.
+    """Number of rows to score at once: `batch`, or fewer where a row takes much memory, as a large image does in several networks.
 
     Raises RefusedError unless `content` is a network of known operators that holds all its weights and needs bounded memory for as many rows.
     """
@@ -63,7 +66,10 @@ def check(content: bytes, batch: int) -> int:
     for tensor in model.graph.initializer:
         _check_weights(tensor)
     batch = max(1, batch // _tiles(model))
-    _check_memory(model, batch)
+    while (numbers := _numbers(model, batch)) > MOST_NUMBERS and batch > 1:
+        batch //= 2
+    if numbers > MOST_NUMBERS:
+        raise RefusedError(f"its inner values would hold {numbers:.3g} numbers for a single row, more than {MOST_NUMBERS}", TOO_LARGE)
     return batch
 
 
@@ -119,8 +125,8 @@ def _check_weights(tensor: Any) -> None:
         raise RefusedError("weights have not the size that they say")
 
 
-def _check_memory(model: Any, batch: int) -> None:
-    """Every inner value has a known size for a batch of rows, whatever the file says of it; together they stay within bounds."""
+def _numbers(model: Any, batch: int) -> int:
+    """How many numbers all inner values together hold for a batch of rows; each has a known size, whatever the file says of it, else RefusedError."""
     from onnx import shape_inference
 
     tried = type(model)()
@@ -143,8 +149,7 @@ def _check_memory(model: Any, batch: int) -> None:
     known = [size for size in (*made, *(sizes[name] for name in INPUTS if name in sizes)) if size is not None]
     if len(known) < len(made) + len(inferred.input):
         raise RefusedError("it does not say how large an inner value is")
-    if sum(known) > MOST_NUMBERS:
-        raise RefusedError(f"its inner values would hold {sum(known):.3g} numbers, more than {MOST_NUMBERS}")
+    return sum(known)
 
 
 def _size(value: Any) -> int | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines import store, usercode
 from pipelines.core import encode
+from pipelines.network import checkpoint
 from pipelines.network.task import CALIB, TRAIN, VALID, Inputs, task_of
 from pipelines.networkfile import IMAGE
 from pipelines.params import load
@@ -90,11 +91,11 @@ def _images(rows: NDArray[np.int64], meta: dict[str, Any]) -> dict[str, NDArray[
     return {meta["image"]["name"]: np.load(path, mmap_mode="r", allow_pickle=False)[rows]}
 
 
-def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train) -> tuple[Fitted, bytes]:
+def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train, kept: Path) -> tuple[Fitted, bytes]:
     task = task_of(inputs, preprocessing)
     from pipelines.network.export import export
 
-    fitted = task.fit(params, checkpoint_path(params))
+    fitted = task.fit(params, kept)
     return fitted, export(fitted.networks, task.rows.take(task.plan.held[0][:256]).inputs)
 
 
@@ -128,7 +129,8 @@ def main() -> None:
     """Run the stage."""
     params = load(Train)
     inputs, preprocessing = read_inputs()
-    fitted, model = _fit_and_export(inputs, preprocessing, params)
+    kept = checkpoint_path(params)
+    fitted, model = _fit_and_export(inputs, preprocessing, params, kept)
     network = Network(model)
     scores = network(inputs.arrays)
     logits = network.unseen_logits(inputs.arrays, inputs.unseen) if inputs.repeats else scores.logits
@@ -140,6 +142,7 @@ def main() -> None:
         with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows(history_rows(fitted.history))
         store.write_json(out / "metrics.json", _metrics(fitted, model, logits, inputs))
+    checkpoint.remove(kept)
     several = f" of {len(fitted.networks)} networks" if len(fitted.networks) > 1 else ""
     done = f"trained {len(fitted.history)} epochs{several}, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
     print(f"{done}; train.max_minutes cut it short" if fitted.out_of_time else done, file=sys.stderr)

@@ -12,6 +12,7 @@ from pipelines.core.knots import knots
 from pipelines.errors import must
 from pipelines.network import own
 from pipelines.network.data import Plan, Rows
+from pipelines.network.export import export
 from pipelines.network.residual import ResidualNetwork, Standardised
 from pipelines.network.stack import Inputs
 from pipelines.network.tabm import TabularNetwork
@@ -21,6 +22,8 @@ from pipelines.params.train import Networks, Own, Residual
 ALONE = "Give the other columns another role than feature, or let a network of yours (train.network.class) read all of them."
 #: Finer bins than of so many rows follow the noise; of a handful of rows so many bins nevertheless.
 ROWS_PER_BIN, FEWEST_BINS = 25, 16
+#: Bins of all numbers together, beyond which a batch's encoding takes gigabytes: of more than 256 numbers each gets fewer.
+MOST_BINS = 1 << 15
 Make = Callable[[int], nn.Module]
 
 
@@ -33,12 +36,18 @@ def builder(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan
     sample = dict(rows.take(plan.held[0][:256]).inputs)
     if scale is None:
         return _plain(settings, given, rows, plan, sample)
-    images = Standardised(nn.Identity(), scale["mean"], scale["deviation"], 1).scaled(sample[IMAGE])
-    sample[IMAGE] = images
+    pixels = sample[IMAGE]
+    sample[IMAGE] = Standardised(nn.Identity(), scale["mean"], scale["deviation"], 1).scaled(pixels)
     make = _plain(settings, given, rows, plan, sample)
     with torch.random.fork_rng(devices=[]):
         count = own.multiply_adds(make(0), {name: value[:2] for name, value in sample.items()})
-    return lambda number: Standardised(make(number), scale["mean"], scale["deviation"], count)
+
+        def build(number: int) -> nn.Module:
+            return Standardised(make(number), scale["mean"], scale["deviation"], count)
+
+        if isinstance(settings, Residual):  # what is too large for its file to be read is refused before the training
+            export([build(number).eval() for number in range(len(plan))], {IMAGE: pixels[:2]})
+    return build
 
 
 def _plain(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan, sample: Inputs) -> Make:
@@ -64,9 +73,12 @@ def _plain(settings: Networks, given: Mapping[str, Any], rows: Rows, plan: Plan,
 
 
 def _knots(rows: Rows, plan: Plan, most: int) -> list[list[float]]:
-    """Where the embedding of each number may bend, for all networks alike: no label is looked at. On few rows the bins are fewer than `most`."""
+    """Where the embedding of each number may bend, for all networks alike: no label is looked at.
+
+    On few rows, or of very many numbers, the bins are fewer than `most`.
+    """
     if "numbers" not in rows.inputs:
         return []
     learnt = rows.inputs["numbers"][torch.unique(torch.cat(plan.learn))].numpy()
-    bins = min(most, max(FEWEST_BINS, len(learnt) // ROWS_PER_BIN))
+    bins = min(most, max(FEWEST_BINS, min(len(learnt) // ROWS_PER_BIN, MOST_BINS // learnt.shape[1])))
     return [knots(column, bins + 1).tolist() for column in learnt.T]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,11 @@ def save(path: Path, write: Callable[[str], None]) -> None:
     with store.atomic_file(_digest(path)) as digest:
         digest.write_text(store.sha256(temporary), encoding="utf-8")
     temporary.replace(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint and its folder, whether they are there or not."""
+    shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def intact(path: Path) -> bool:

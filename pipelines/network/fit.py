@@ -18,7 +18,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, Timer
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, Timer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
@@ -75,7 +75,7 @@ def fit(
     judged: int = JUDGED,
     watchers: Sequence[Callback] = (),
 ) -> Fitted:
-    """Train the networks of `plan` side by side; a run that was killed goes on from `checkpoint`, which is removed at the end.
+    """Train the networks of `plan` side by side; a run that was killed goes on from `checkpoint`, which the caller removes once the result is written.
 
     `make` builds a network, by its number, with fresh weights. Where rows have weights, how often each occurred, both losses are means over all occurrences;
     see `copies_of`. `augment` changes the batches of the training; `judged` held-out rows are judged at once. `watchers` are told of each epoch too. On a CPU the same seed and number of threads give the same weights, bit for bit. Raises ExpostError where a GPU is
@@ -90,7 +90,7 @@ def fit(
         best = Best(plan.judges)
         keeper = Keeper(checkpoint, CHECKPOINT_EVERY)
         timer = Timer(None if params.max_minutes is None else timedelta(minutes=params.max_minutes), interval="epoch", verbose=False)
-        patient = EarlyStopping("valid_log_loss", patience=params.patience)
+        patient = Patience("valid_log_loss", patience=params.patience)
         trainer = pl.Trainer(
             accelerator=device,
             devices=1,
@@ -100,7 +100,7 @@ def fit(
             callbacks=[best, patient, timer, keeper, *(watchers or [Progress(params.max_epochs)])],
             deterministic=device == "cpu",
             logger=False,
-            enable_checkpointing=False,
+            enable_checkpointing=True,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -115,7 +115,6 @@ def fit(
                 weights_only=True,
             )
     best.finish()
-    keeper.remove()
     left = timer.time_remaining()
     cut = left is not None and left <= 0 and patient.stopped_epoch == 0 and len(best.history) < params.max_epochs
     # Those that were built at the start: one built now might hold other constants than it was trained with.
@@ -245,8 +244,20 @@ class Best(Callback):  # type: ignore[misc]
             setattr(self, name, list(state[name]))
 
 
-class Keeper(Callback):  # type: ignore[misc]
-    """Writes a checkpoint at the end of an epoch when the last one is `every` seconds old."""
+class Patience(EarlyStopping):  # type: ignore[misc]
+    """Ends the training after so many epochs without a better valid log loss, and at once where that was so when its checkpoint was written."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: Learner) -> None:
+        """Say again what no checkpoint holds."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class Keeper(Checkpoint):  # type: ignore[misc]
+    """Writes a checkpoint at the end of an epoch when the last one is `every` seconds old.
+
+    A `Checkpoint` to Lightning, which calls these after all others: what early stopping has counted in the epoch must be in it.
+    """
 
     def __init__(self, path: Path, every: float) -> None:
         self.path, self.every, self.written = path, every, time.monotonic()
@@ -256,12 +267,6 @@ class Keeper(Callback):  # type: ignore[misc]
         if time.monotonic() - self.written >= self.every:
             save(self.path, trainer.save_checkpoint)
             self.written = time.monotonic()
-
-    def remove(self) -> None:
-        """Training ended: nothing to go on from."""
-        import shutil
-
-        shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 class Progress(Callback):  # type: ignore[misc]

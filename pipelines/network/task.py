@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.core import encode, partition
 from pipelines.networkfile import IMAGE
-from pipelines.params.train import Train
+from pipelines.params.train import Network, Train
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -64,10 +64,16 @@ class Task:
         from pipelines.network.augment import augmentation
         from pipelines.network.fit import JUDGED, fit
 
-        image = self.rows.inputs.get(IMAGE)
-        tiles = 1 if image is None else math.ceil(image[0, 0].numel() / 1024) * 16  # inner values of images are large
         augment = augmentation(params.augment, self.rows.inputs)
-        return fit(self.rows, self.plan, params, self.make(params), checkpoint, augment=augment, judged=JUDGED // tiles, watchers=watchers)
+        judged = max(1, JUDGED // self._size(params))
+        return fit(self.rows, self.plan, params, self.make(params), checkpoint, augment=augment, judged=judged, watchers=watchers)
+
+    def _size(self, params: Train) -> int:
+        """How many times the memory of a plain row a row takes inside a network: images are large there, and so are many numbers in pieces."""
+        image, numbers = self.rows.inputs.get(IMAGE), self.rows.inputs.get("numbers")
+        tiles = 1 if image is None else math.ceil(image[0, 0].numel() / 1024) * 16
+        pieces = 0 if numbers is None or not isinstance(params.network, Network) else numbers.shape[1] * params.network.bins
+        return max(tiles, math.ceil(pieces / 4096))
 
 
 def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,6 +163,54 @@ def test_a_killed_training_goes_on_to_the_same_bytes_and_a_damaged_checkpoint_is
     train.main()
     assert "is damaged and is ignored" in capsys.readouterr().err
     assert digests(split) == digests(world)
+
+
+def test_a_training_whose_export_was_cut_off_is_not_lost(
+    world: Path, split: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fitting, "CHECKPOINT_EVERY", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.network.export.export", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train.main()
+    assert not (split / "data/train").exists()
+    capsys.readouterr()
+    train.main()
+    said = capsys.readouterr().err
+    assert "going on from the checkpoint" in said
+    assert digests(split) == digests(world)
+    assert not list(split.rglob("last.ckpt"))
+
+
+def interrupt(*given: Any) -> bytes:
+    raise KeyboardInterrupt
+
+
+def test_a_training_killed_at_any_epoch_stops_where_an_uninterrupted_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What early stopping counted in the last epoch must be in its checkpoint, and that it has ended the training."""
+    monkeypatch.setattr(fitting, "CHECKPOINT_EVERY", 0.0)
+    settings = train.Train(max_epochs=40, patience=3, learning_rate=0.01, accelerator="cpu", network=TINY)
+    rows = example(120, 3, (), 2)
+    rows = replace(rows, labels=(rows.inputs["numbers"][:, 0] > 0).long())
+    given = rows, single(80, 120), settings, lambda _: TabularNetwork(KNOTS[:3], [], 2, TINY)
+    whole = fitting.fit(*given, tmp_path / "whole/last.ckpt")
+    assert 10 < len(whole.history) < 40, "patience ends it"
+    keep = fitting.Keeper.on_train_epoch_end
+    for last in range(len(whole.history) - 7, len(whole.history)):
+
+        def then_stop(self: Any, trainer: Any, module: Any, last: int = last) -> None:
+            keep(self, trainer, module)
+            if module.current_epoch == last:
+                raise RuntimeError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting.Keeper, "on_train_epoch_end", then_stop)
+            with pytest.raises(RuntimeError, match="killed"):
+                fitting.fit(*given, tmp_path / f"{last}/last.ckpt")
+        again = fitting.fit(*given, tmp_path / f"{last}/last.ckpt")
+        assert (again.history, again.epochs) == (whole.history, whole.epochs), f"killed after epoch {last}"
+        pairs = zip(again.networks[0].state_dict().values(), whole.networks[0].state_dict().values(), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_a_checkpoint_is_whole_wherever_its_writing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
