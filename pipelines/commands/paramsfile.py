@@ -46,6 +46,7 @@ _COMMENTS = {
     "train": "a symmetric proper loss; costs have no place here, by design",
     "train.seed": "seed of weights and batches",
     "train.loss": "cross_entropy, brier or cross_entropy+brier",
+    "train.brier_weight": "of the Brier score, in nats per point, where both are the loss",
     "train.network": "TabM: members that share a backbone; or {class: my_package.MyNet, arguments: {}}, a network of yours",
     "train.augment": "how images of a batch are changed, as in {flip: false, shift: 2}, or null",
     "train.augment.flip": "mirror left to right half of the time: only where that changes no class",

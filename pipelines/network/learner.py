@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pipelines.errors import NotFiniteError, must
 from pipelines.network.data import Rows, mix
-from pipelines.network.losses import LOSSES
+from pipelines.network.losses import loss_of
 from pipelines.network.stack import Stack, log_mean_probability
 from pipelines.params.train import Train
 
@@ -22,7 +22,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
     def __init__(self, stack: Stack, params: Train) -> None:
         super().__init__()
         self.stack, self.params = stack, params
-        self.loss = LOSSES[params.loss]
+        self.loss = loss_of(params.loss, params.brier_weight)
         self.held_log_loss: list[float] = []
         self._sums: list[tuple[Tensor, int]] = []
 

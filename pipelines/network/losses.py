@@ -6,9 +6,14 @@ would; so a mean of a batch estimates the mean over all copies, and where they a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+#: Member logits (B, k, K), labels (B,) and perhaps weights (B,) to a mean over rows and members.
+Loss = Callable[..., Tensor]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -26,9 +31,13 @@ def brier(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tens
     return distance.mean() if weights is None else (distance.mean(dim=1) * weights).mean()
 
 
-def both(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum of the two: strictly proper too, with the Brier score's mildness on rows that are surely wrong."""
-    return cross_entropy(logits, labels, weights) + brier(logits, labels, weights)
+def loss_of(name: str, brier_weight: float) -> Loss:
+    """The loss of `train.loss`; of the two together, cross-entropy plus `brier_weight` times the Brier score.
 
-
-LOSSES = {"cross_entropy": cross_entropy, "brier": brier, "cross_entropy+brier": both}
+    The sum is strictly proper too, for any weight above 0, with the Brier score's mildness on rows that are surely wrong.
+    """
+    if name == "cross_entropy":
+        return cross_entropy
+    if name == "brier":
+        return brier
+    return lambda logits, labels, weights=None: cross_entropy(logits, labels, weights) + brier_weight * brier(logits, labels, weights)

@@ -77,6 +77,7 @@ class Train(Section):
 
     seed: int = Field(default=0, ge=0)
     loss: Literal["cross_entropy", "brier", "cross_entropy+brier"] = "cross_entropy"
+    brier_weight: float = Field(default=1.0, gt=0)
     network: Networks = Network()
     augment: Augment | None = None
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
