@@ -13,6 +13,7 @@ from scipy.stats import beta
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.render_images import images
+from benchmarks.render_learning import datapath, folds
 from benchmarks.textpeer import TEXT
 
 
@@ -350,6 +351,8 @@ TABLES = {
     "peers": peers,
     "savings": savings,
     "images": images,
+    "datapath": datapath,
+    "folds": folds,
     "kdd99": kdd99,
     "threshold": threshold,
     "intervals": intervals,

@@ -1,0 +1,43 @@
+"""README's tables on how training is done: the data path, and networks of folds with the slope that their average leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CASES = {"table": "table, TabM", "images": "images of 28 by 28, residual network"}
+
+
+def datapath(result: dict[str, Any]) -> str:
+    """Speed of an epoch and of the batches alone, each beside what it is compared with in the same process."""
+    rows = [
+        "| speed, as a multiple | an epoch, of a hand-written tensor loop's | batches alone, of a default DataLoader's |",
+        "|---|---|---|",
+    ]
+    for name, case in CASES.items():
+        if name in result:
+            found = result[name]
+            rows.append(f"| {case}, {found['rows']:,} rows | {_range(found['epoch'], 2)} | {_range(found['batches'], 1)} |")
+    return "\n".join([*rows, "| aimed at | 0.90 | 10 |"]) + "\n"
+
+
+def _range(found: dict[str, Any], digits: int) -> str:
+    return f"{found['ratio']:.{digits}f} ({found['low']:.{digits}f} to {found['high']:.{digits}f})"
+
+
+def folds(result: dict[str, Any]) -> str:
+    """Means over the splits for one network and for networks of folds; what is left of the slope without and with a held-out temperature."""
+    rows = [
+        "| networks | cost per case | minus one network's | log loss | slope left on the holdout, uncalibrated | with a temperature from held-out logits | chosen | s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for table, entry in result["tables"].items():
+        for arm, mean in entry["summary"].items():
+            less = mean.get("cost_difference")
+            difference = f"{less['mean']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})" if less else ""
+            slopes = f"{mean['slope_identity']:.2f} | {mean['slope_temperature']:.2f}"
+            chosen = ", ".join(dict.fromkeys(mean["methods"]))
+            name = f"{table} ({len(entry['repetitions'])} splits): {arm}"
+            rows.append(
+                f"| {name} | {mean['cost']:.3f} | {difference} | {mean['log_loss']:.3f} | {slopes} | {chosen} | {mean['seconds']:.0f} |"
+            )
+    return "\n".join(rows) + "\n"
