@@ -19,7 +19,7 @@ class ExpostError(Exception):
 
 
 class NotFiniteError(ExpostError):
-    """A training whose loss became infinite or no number: with other parameters it need not."""
+    """A training whose loss or weights became infinite or no number: with other parameters it need not."""
 
 
 class TerminatedError(KeyboardInterrupt):

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, Tim
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from pipelines.errors import TerminatedError, must
+from pipelines.errors import NotFiniteError, TerminatedError, must
 from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Augmentation, Judging, Plan, Rows, Training, mix, placed
 from pipelines.network.learner import Learner
@@ -212,7 +212,7 @@ class Best(Callback):  # type: ignore[misc]
         broken = module.stack.broken()
         if broken is not None:
             where = f"{broken} is not, after epoch {module.current_epoch}, step {module.global_step}"
-            raise must("weights must be finite", where, "Lower train.learning_rate or train.gradient_clip.")
+            raise NotFiniteError(str(must("weights must be finite", where, "Lower train.learning_rate or train.gradient_clip.")))
         self.history.append({"train_loss": module.train_loss, "valid_log_loss": module.valid_log_loss})
         self.curves.append(list(module.held_log_loss))
         self.recent.append([module.stack.state(network) for network in range(len(self.judges))])
