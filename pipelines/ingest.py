@@ -161,9 +161,12 @@ def schema_of(params: Ingest, rows: int, notes: list[str]) -> dict[str, Any]:
 
 
 def notes_on(frame: pl.DataFrame, rows: int, params: Ingest) -> list[str]:
-    """What a reader should know: columns of the table that params.yaml does not declare."""
+    """What a reader should know: columns of the table that params.yaml does not declare, images whose colours are lost, rows kept."""
     unknown = [name for name in frame.columns if name not in params.columns and name not in (params.target, _ROW)]
     notes = [f"columns without a role in params.yaml are left out: {', '.join(unknown)}"] if unknown else []
+    if params.picture is not None and params.image is not None and params.image.channels == 1:
+        coloured = pictures.looks_of(frame[params.picture]).coloured
+        notes += [f"{coloured} of {rows} images are stored in colours and read as grey: ingest.image.channels is 1"] if coloured else []
     return [*notes, f"ingest.where keeps {rows} rows: {params.where}"] if params.where else notes
 
 

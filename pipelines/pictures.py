@@ -6,7 +6,9 @@ import hashlib
 import io
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,8 @@ FILES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 ARCHIVE = ".npz"
 #: Formats that are decoded, and the most pixels that one image may say it has: a few bytes can stand for gigabytes.
 _FORMATS, _MOST = ("PNG", "JPEG", "BMP", "WEBP"), 1 << 26
+#: Modes without colour, and the number of the note by which a camera says how it was held (5 to 8: on its side).
+_GREY, _ORIENTATION = ("1", "L", "LA"), 0x0112
 FILE = "file"  #: column of the paths of image files
 _PARTS = ("train", "val", "test")
 _RESTORE = "Put the whole file there again, or leave the row out with ingest.where."
@@ -130,22 +134,44 @@ def _array_shape(series: pl.Series) -> tuple[int, ...] | None:
     return tuple(series.dtype.shape) if kind == pl.UInt8 else None  # type: ignore[attr-defined]
 
 
-def size_of(series: pl.Series) -> tuple[tuple[int, int], int, bool]:
-    """The commonest size (H, W) of the first thousand images of a column, 1 channel where all of them are grey, else 3, and whether all have that size."""
+@dataclass(frozen=True)
+class Looks:
+    """A column's images by their headers: the commonest size (H, W), upright; whether all have it; how many were readable, and stored in colours."""
+
+    size: tuple[int, int]
+    same: bool
+    images: int
+    coloured: int
+
+
+def looks_of(series: pl.Series) -> Looks:
+    """What the images of a column look like, all of them, none decoded; those that cannot be read are passed over, since ingest names them."""
     shape = _array_shape(series)
     if shape is not None:
-        return (shape[0], shape[1]), shape[2], True
+        return Looks((shape[0], shape[1]), True, len(series), len(series) if shape[2] == 3 else 0)
     encoded = _encoded(series)
     assert encoded is not None
-    opened = []
-    for value in encoded.drop_nulls().head(1000):
+    sizes, coloured = Counter[tuple[int, int]](), 0
+    for value in encoded.drop_nulls():
         try:
-            opened.append(_open(value))
+            image = _open(value)
         except (OSError, ValueError):
-            continue  # ingest names it
-    sizes = [(image.height, image.width) for image in opened]
-    common = max(sorted(set(sizes)), key=sizes.count)
-    return common, 1 if all(image.mode in ("1", "L") for image in opened) else 3, len(set(sizes)) == 1
+            continue
+        sizes[_upright(image)] += 1
+        coloured += image.mode not in _GREY
+    common = max(sorted(sizes), key=sizes.__getitem__)
+    return Looks(common, len(sizes) == 1, sizes.total(), coloured)
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """(H, W) that an image has once it is turned as the camera noted."""
+    from PIL import Image
+
+    try:
+        turned = Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)  # the format's own getexif would decode a PNG
+    except (ValueError, SyntaxError):  # a broken note
+        turned = False
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def pixels(series: pl.Series, rule: Mapping[str, Any], rows: pl.Series | None = None, files: pl.Series | None = None) -> Pixels:
@@ -200,7 +226,9 @@ def _of_array(value: Any) -> Image.Image:
 
     if value is None:
         raise ValueError("it is missing")
-    array = np.asarray(value.to_list() if hasattr(value, "to_list") else value, dtype=np.uint8)
+    array = value.to_numpy()
+    if array.dtype != np.uint8:
+        raise ValueError("some of its pixels are missing")
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 

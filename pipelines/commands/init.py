@@ -92,7 +92,7 @@ def init_workspace(
     proposals = propose_columns(frame, target, codes, classes, wishes)
     proposals, parts = _declared(frame, proposals)
     split, said = _split(frame, proposals, time, parts)
-    ingest = _ingest(source, target, classes, proposals, {"where": where, "image": _form(frame, proposals)})
+    ingest = _ingest(source, target, classes, proposals, {"where": where, "image": next((p.form for p in proposals if p.form), None)})
     assumed = [f"{len(frame)} rows; {target} has {_counted(labels, classes)}.", *assumed, *said, *_sentences(proposals)]
     sections = _sections(ingest, split, utility, model or _model_name(source))
     schema = {"target": target, "classes": classes, "columns": [vars(p) for p in proposals if p.role != "ignored"]}
@@ -234,15 +234,6 @@ def _check_counts(labels: pl.Series, classes: list[str]) -> list[str]:
 
 def _counted(labels: pl.Series, classes: list[str]) -> str:
     return ", ".join(f"{name!r} {int((labels == name).sum())}" for name in classes)
-
-
-def _form(frame: pl.DataFrame, proposals: list[Proposal]) -> dict[str, Any] | None:
-    """The form of images: the commonest size; others are refused, or brought to it where there are some."""
-    name = next((p.name for p in proposals if p.kind == "image"), None)
-    if name is None:
-        return None
-    size, channels, same = pictures.size_of(frame[name])
-    return {"size": list(size), "channels": channels, "resize": "refuse" if same else "area"}
 
 
 def _declared(frame: pl.DataFrame, proposals: list[Proposal]) -> tuple[list[Proposal], dict[str, str] | None]:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines import pictures
+from pipelines.commands.imageform import image_form
 from pipelines.core.profile import is_nearly_constant, rows_beside_the_commonest, separation, tell_tale
 from pipelines.datachecks import codes_of, values_of
+from pipelines.errors import must
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +44,7 @@ class Proposal:
     kind: str
     about: str
     why: str = ""
+    form: Mapping[str, Any] | None = None  #: of images: the proposed `ingest.image`
 
     @property
     def is_feature(self) -> bool:
@@ -73,15 +76,19 @@ class Wishes:
 
 
 def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, Any], classes: list[str], wishes: Wishes) -> list[Proposal]:
-    """Propose a role and kind for every column of `frame` but the target, in its order; `labels` int64 `(n,)` index `classes`."""
+    """Propose a role and kind for every column of `frame` but the target, in its order; `labels` int64 `(n,)` index `classes`.
+
+    Raises ExpostError where images are asked to be something else than a feature, or are too small.
+    """
+    images = _pictures(frame.drop(target), wishes)
     proposals: list[Proposal] = []
     seen: dict[int, str] = {}
     for name in frame.columns:
         if name == target:
             continue
         column = frame[name]
-        if pictures.holds(column):
-            proposals.append(_picture(column, seen_picture=any(p.kind == "image" for p in proposals)))
+        if name in images:
+            proposals.append(images[name])
             continue
         kind = kind_of(column)
         proposal = Proposal(name, "feature", kind, about(column, kind))
@@ -89,14 +96,24 @@ def propose_columns(frame: pl.DataFrame, target: str, labels: np.ndarray[Any, An
     return _only_one(proposals, wishes)
 
 
-def _picture(column: pl.Series, *, seen_picture: bool) -> Proposal:
-    """A column of images; a second one is left out."""
-    (height, width), channels, same = pictures.size_of(column)
-    said = f"{len(column)} {'grey' if channels == 1 else 'coloured'} images{'' if same else ', most'} of {height} x {width} pixels"
-    if seen_picture:
-        return Proposal(column.name, "ignored", "category", said, "images beside others")
-    others = "" if same else "; the others will be resized to that, or set ingest.image.resize to refuse in params.yaml"
-    return Proposal(column.name, "feature", "image", said, said + others)
+def _pictures(frame: pl.DataFrame, wishes: Wishes) -> dict[str, Proposal]:
+    """Columns of images: the one asked for, else the first that was not to be ignored, is the feature; the others are left out."""
+    found = [Proposal(name, "feature", "image", f"{len(frame)} images") for name in frame.columns if pictures.holds(frame[name])]
+    asked = {p.name: wish.role for p in found if (wish := wishes.wished(p))}
+    for name, role in asked.items():
+        if role not in ("feature", "ignored"):
+            got = f"{role} is asked for {name!r}, which holds images"
+            raise must("a column of images must be a feature or ignored", got, "Name another column.")
+    chosen = [name for name, role in asked.items() if role == "feature"] or [p.name for p in found if p.name not in asked][:1]
+    return {p.name: _picture(p, frame[p.name], asked, chosen) for p in found}
+
+
+def _picture(proposal: Proposal, column: pl.Series, asked: Mapping[str, str], chosen: Collection[str]) -> Proposal:
+    if column.name not in chosen:
+        why = "as you asked" if column.name in asked else "images beside others"
+        return replace(proposal, role="ignored", kind="category", why=why)
+    form, said, others = image_form(column)
+    return replace(proposal, about=said, why=said + others, form=form)
 
 
 def kind_of(column: pl.Series) -> str:

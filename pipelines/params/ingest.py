@@ -9,6 +9,9 @@ from pipelines.params import Section
 Role = Literal["feature", "key", "group", "time", "part", "weight", "cost", "feature+cost", "ignored"]
 Kind = Literal["number", "category", "boolean", "date", "text", "image"]
 
+#: Fewest and most pixels of a side of an image.
+LEAST_SIDE, MOST_SIDE = 8, 1024
+
 
 class Column(Section):
     """Role of a column in the pipeline, and the type it is read as."""
@@ -31,8 +34,9 @@ class Picture(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not all(8 <= side <= 1024 for side in self.size):
-            raise ValueError(f"the sides of an image must be 8 to 1024 pixels, however: got {list(self.size)}. Change ingest.image.size.")
+        if not all(LEAST_SIDE <= side <= MOST_SIDE for side in self.size):
+            rule = f"the sides of an image must be {LEAST_SIDE} to {MOST_SIDE} pixels"
+            raise ValueError(f"{rule}, however: got {list(self.size)}. Change ingest.image.size.")
         return self
 
 

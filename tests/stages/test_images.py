@@ -22,7 +22,9 @@ from pipelines import bundleform, pictures, store, train
 from pipelines.bundle import Bundle
 from pipelines.commands import init as starting
 from pipelines.commands.check import check_params
+from pipelines.commands.imageform import image_form
 from pipelines.commands.predict import predict
+from pipelines.commands.proposals import Wishes, propose_columns
 from pipelines.core.rowhash import row_hashes
 from pipelines.errors import ExpostError
 from pipelines.network.augment import augmentation, augmented
@@ -134,9 +136,8 @@ def test_an_archive_goes_from_init_to_a_prediction_on_its_official_parts(place: 
     result = predict(place / "bars.npz", "scored.csv", bundle, keep=["part", "label"])
     assert result.rows == sum(SIZES.values())
     scored = pl.read_csv("scored.csv").filter(pl.col("part") == "test")
-    shown = pl.read_parquet("data/evaluate/rows.parquet") if Path("data/evaluate/rows.parquet").exists() else None
-    if shown is not None:
-        np.testing.assert_allclose(scored["probability_1"], shown["challenger_probability_1"], atol=1e-6)
+    shown = pl.read_parquet("data/evaluate/rows.parquet")
+    np.testing.assert_allclose(scored["probability_1"], shown["challenger_probability_1"], atol=1e-6)
     assert predict(place / "bars.npz", "all.parquet", bundle, keep="all").rows == result.rows
     assert pl.read_parquet("all.parquet").columns[:2] == ["label", "part"]
 
@@ -278,6 +279,15 @@ def test_an_image_that_cannot_be_used_is_named(value: bytes | None, said: str) -
         pictures.pixels(series, RULE, pl.Series([3, 7]), pl.Series(["e.png", "f.png"]))
 
 
+def test_arrays_of_another_size_are_brought_to_size_and_gaps_in_them_named() -> None:
+    rule = {**RULE, "resize": "area"}
+    whole = pl.Series("image", np.full((2, 24, 24, 1), 7, np.uint8))
+    np.testing.assert_array_equal(pictures.pixels(whole, rule), np.full((2, 1, 12, 12), 7))
+    torn = pl.Series("image", [[[[1], [None]]] * 2], dtype=pl.Array(pl.UInt8, (2, 2, 1)))
+    with pytest.raises(ExpostError, match="row 1: some of its pixels are missing"):
+        pictures.pixels(torn, rule)
+
+
 def test_an_image_that_says_it_is_huge_is_not_decoded() -> None:
     content = bytearray(encoded(np.zeros((12, 12), np.uint8)))
     content[16:24] = (60_000).to_bytes(4, "big") * 2
@@ -325,6 +335,98 @@ def test_init_says_what_becomes_of_images_of_other_sizes(place: Path, monkeypatc
     )
     assert f"image is a feature of kind image: {form}." in said
     assert yaml.safe_load(Path("params.yaml").read_text())["ingest"]["image"] == {**RULE, "resize": "area"}
+
+
+def begun(classes: dict[str, list[bytes]], place: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], dict[str, Any]]:
+    """What init says of a folder with these JPEGs per class, and the form that it proposes."""
+    for name, images in classes.items():
+        (place / "photos" / name).mkdir(parents=True)
+        for number, content in enumerate(images):
+            (place / "photos" / name / f"{number:04}.jpg").write_bytes(content)
+    monkeypatch.setattr("pipelines.commands.source._dvc_add", lambda: None)
+    said: list[str] = []
+    starting.init_workspace(str(place / "photos"), "label", positive="b", cost_fn=5, cost_fp=1, report=said.append)
+    return said, yaml.safe_load(Path("params.yaml").read_text())["ingest"]["image"]
+
+
+def photo(height: int, width: int, *, colour: bool = True, orientation: int = 1) -> bytes:
+    stream, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB" if colour else "L", (width, height), (90, 60, 30) if colour else 90).save(stream, "JPEG", exif=exif)
+    return stream.getvalue()
+
+
+def test_init_brings_large_photos_down_and_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = [photo(1600, 1200)] * 100
+    said, form = begun({"a": large, "b": large}, place, monkeypatch)
+    assert form == {"size": [128, 96], "channels": 3, "resize": "area"}
+    told = "200 coloured images of 1600 x 1200 pixels; they will be resized to 128 x 96, since training on larger ones takes long"
+    assert f"image is a feature of kind image: {told}, or set ingest.image.size in params.yaml." in said
+
+
+@pytest.mark.parametrize(
+    ("size", "proposed", "resize"),
+    [
+        ((128, 128), [128, 128], "refuse"),
+        ((96, 130), [95, 128], "area"),
+        ((2000, 20), [128, 8], "area"),
+        ((8, 8), [8, 8], "refuse"),
+    ],
+)
+def test_what_is_proposed_keeps_the_ratio_within_the_limits(size: tuple[int, int], proposed: list[int], resize: str) -> None:
+    form, _, _ = image_form(pl.Series("image", [photo(*size)] * 2))
+    assert form == {"size": proposed, "channels": 3, "resize": resize}
+    form, _, _ = image_form(pl.Series("image", np.zeros((2, *size, 1), np.uint8)))
+    assert form == {"size": proposed, "channels": 1, "resize": resize}
+
+
+def test_init_refuses_images_that_are_too_small_to_be_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = r"at least 8 pixels, however: those of column 'image' have 5 x 40\. Enlarge them, or leave the column out with --ignore image"
+    with pytest.raises(ExpostError, match=said):
+        begun({"a": [photo(5, 40)] * 100, "b": [photo(5, 40)] * 100}, place, monkeypatch)
+    assert not Path("params.yaml").exists()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_the_size_proposed_is_that_of_the_upright_image(orientation: int) -> None:
+    series = pl.Series("image", [photo(30, 40, orientation=orientation)] * 3)
+    size = (30, 40) if orientation < 5 else (40, 30)
+    assert (found := pictures.looks_of(series)).size == size
+    form, _, _ = image_form(series)
+    assert form["resize"] == "refuse"
+    assert pictures.pixels(series, form).shape == (3, 3, *found.size)
+
+
+def test_the_form_follows_the_images_of_every_class(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, form = begun({"a": [photo(20, 30, colour=False)] * 1010, "b": [photo(30, 20)] * 100}, place, monkeypatch)
+    assert form == {"size": [20, 30], "channels": 3, "resize": "area"}
+    assert any("1110 grey and coloured images, most of 20 x 30 pixels; the others will be resized" in sentence for sentence in said)
+
+
+def test_ingest_counts_the_images_whose_colours_are_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = folder(place / "bars")
+    started(source, monkeypatch)
+    for name in sorted(path.name for path in (source / "down").iterdir())[:3]:
+        (Path("data/raw/table/down") / name).write_bytes(photo(12, 12))
+    run_stages("ingest")
+    notes = json.loads(Path("data/ingest/schema.json").read_text())["notes"]
+    assert notes == ["3 of 380 images are stored in colours and read as grey: ingest.image.channels is 1"]
+
+
+def test_of_several_columns_of_images_the_one_asked_for_is_read() -> None:
+    frame = pl.DataFrame({name: [photo(12, 12)] * 40 for name in ("photo", "mask", "depth")} | {"label": ["a", "b"] * 20})
+    labels = np.arange(40) % 2
+
+    def roles(**wished: str) -> dict[str, tuple[str, str]]:
+        return {p.name: (p.role, p.kind) for p in propose_columns(frame, "label", labels, ["a", "b"], Wishes(wished))}
+
+    read, left = ("feature", "image"), ("ignored", "category")
+    assert roles() == {"photo": read, "mask": left, "depth": left}
+    assert roles(photo="ignored") == {"photo": left, "mask": read, "depth": left}
+    assert roles(depth="feature") == {"photo": left, "mask": left, "depth": read}
+    assert roles(photo="ignored", mask="ignored", depth="ignored") == {"photo": left, "mask": left, "depth": left}
+    with pytest.raises(ExpostError, match=r"a column of images must be a feature or ignored, however: key is asked for 'mask'"):
+        roles(mask="key")
 
 
 def test_archives_and_folders_of_another_form_are_refused(place: Path) -> None:
