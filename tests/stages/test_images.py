@@ -259,8 +259,8 @@ def test_fewer_images_than_rows_of_a_table_are_judged_at_once(monkeypatch: pytes
     for name, shape in (("numbers", (1, 3)), ("image", (1, 3, 28, 28)), ("image", (1, 1, 64, 64)), ("image", (1, 3, 2000, 2000))):
         rows = tensors({name: np.zeros(shape, np.uint8)}, np.zeros(1, np.int64), np.zeros(1, np.int64))
         Task(rows, plan, lambda _: lambda _: torch.nn.Identity()).fit(Train(), Path("last.ckpt"))
-    assert seen == [4096, 256, 64, 0]
-    assert len(list(Judging(rows, plan, 0))) == 1, "an image that is large beyond any budget is judged alone"
+    assert seen == [4096, 256, 64, 1]
+    assert len(list(Judging(rows, plan, seen[-1]))) == 1, "an image that is large beyond any budget is judged alone"
 
 
 @pytest.mark.parametrize(
