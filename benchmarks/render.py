@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from scipy.stats import beta
@@ -100,7 +101,18 @@ def _costs(tables: dict[str, Any]) -> list[str]:
         for table, summary in some.items():
             cells = (f"{summary['learners'][name]['cost']:.3f}" if name in summary["learners"] else "left out" for name in names)
             lines.append(f"| {table} | " + " | ".join(cells) + " |")
+        if len(some) > 1:
+            for figure, said in (("cost", "expost's cost over this one's, geometric mean"), ("log_loss", "log loss likewise")):
+                lines.append(f"| {said} | " + " | ".join(_over(some, name, figure) for name in names) + " |")
     return lines
+
+
+def _over(tables: dict[str, Any], name: str, figure: str) -> str:
+    """Geometric mean over the tables of expost's figure over a learner's; empty for expost itself and for one that a table leaves out."""
+    learners = [summary["learners"] for summary in tables.values()]
+    if name == "expost" or any(name not in one for one in learners):
+        return ""
+    return f"{geometric_mean([one['expost'][figure] / one[name][figure] for one in learners]):.3f}"
 
 
 def _learners(tables: dict[str, Any]) -> list[str]:
