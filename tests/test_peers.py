@@ -13,7 +13,8 @@ import pytest
 from benchmarks.comparison import EXPOST, HALVED, SEEDS, TRIVIAL, best_peer, overall, summarise
 from benchmarks.peer import PEERS, bounded_levels, class_weights
 from benchmarks.peers import trivial
-from benchmarks.render import pages, peers, peers_page
+from benchmarks.render import pages
+from benchmarks.render_peers import peers, peers_page
 from benchmarks.repeated import feature_frame, paired, ratio
 from benchmarks.tasks import TASKS, given, init_arguments, merged, read_task
 from benchmarks.textpeer import TEXT, reading
