@@ -23,7 +23,7 @@ def _ratios(tables: dict[str, Any], overall: dict[str, Any]) -> list[str]:
         "expost's cost over its",
         "log loss likewise",
     )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = _head(*head)
     for name, summary in tables.items():
         cost, loss = summary["ratio"]["cost"], summary["ratio"]["log_loss"]
         peer = summary["learners"][cost["best_peer"]]
@@ -41,12 +41,10 @@ def _costs(tables: dict[str, Any]) -> list[str]:
     lines = list[str]()
     for kind in (False, True):
         some = {table: summary for table, summary in tables.items() if bool(TEXT.keys() & summary["learners"].keys()) == kind}
+        if not some:
+            continue
         names = _learners(some)
-        lines += (
-            [*([""] if lines else []), "| mean cost per case | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-            if some
-            else []
-        )
+        lines += [*([""] if lines else []), *_head("mean cost per case", *names)]
         for table, summary in some.items():
             cells = (f"{summary['learners'][name]['cost']:.3f}" if name in summary["learners"] else "left out" for name in names)
             lines.append(f"| {table} | " + " | ".join(cells) + " |")
@@ -56,10 +54,17 @@ def _costs(tables: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _head(*cells: str) -> list[str]:
+    return ["| " + " | ".join(cells) + " |", "|---" * len(cells) + "|"]
+
+
 def _over(tables: dict[str, Any], name: str, figure: str) -> str:
-    """Geometric mean over the tables of expost's figure over a learner's; empty for expost itself and for one that a table leaves out."""
+    """Geometric mean over the tables of expost's figure over a learner's.
+
+    Empty for expost itself, for one that a table leaves out, and for the log loss of one whose probabilities are of weighted classes.
+    """
     learners = [summary["learners"] for summary in tables.values()]
-    if name == "expost" or any(name not in one for one in learners):
+    if name == "expost" or any(name not in one for one in learners) or (figure == "log_loss" and learners[0][name]["weighted"]):
         return ""
     return f"{geometric_mean([one['expost'][figure] / one[name][figure] for one in learners]):.3f}"
 
@@ -80,7 +85,7 @@ def _training(tables: dict[str, Any]) -> list[str]:
         "half the epochs: stage `train`",
         "its log loss, minus that of the whole",
     )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = _head(*head)
     for table, summary in tables.items():
         ours, theirs, halved = summary["learners"]["expost"], summary["learners"].get(stopped), summary["halved"]
         half = (

@@ -38,15 +38,20 @@ MOST_OPERATORS, MOST_NUMBERS = 10_000, 1 << 30
 REMEDY = "Do not use this file; train again with `dvc repro train`, or fetch it again."
 
 
-TOO_LARGE = "Train a smaller one: fewer networks (split.folds), narrower (train.network), or smaller images (ingest.image.size)."
-
-
 class RefusedError(ExpostError):
     """A file that is not used; `reason` says what is wrong with it."""
 
-    def __init__(self, reason: str, remedy: str = REMEDY) -> None:
-        super().__init__(str(must("model.onnx must load in ONNX Runtime as a network that expost exports", reason, remedy)))
+    remedy = REMEDY
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(str(must("model.onnx must load in ONNX Runtime as a network that expost exports", reason, self.remedy)))
         self.reason = reason
+
+
+class TooLargeError(RefusedError):
+    """A network that takes more memory than scoring may use, whatever the batch."""
+
+    remedy = "Train a smaller one: fewer networks (split.folds), narrower (train.network), or smaller images (ingest.image.size)."
 
 
 def check(content: bytes, batch: int) -> int:
@@ -69,7 +74,7 @@ def check(content: bytes, batch: int) -> int:
     while (numbers := _numbers(model, batch)) > MOST_NUMBERS and batch > 1:
         batch //= 2
     if numbers > MOST_NUMBERS:
-        raise RefusedError(f"its inner values would hold {numbers:.3g} numbers for a single row, more than {MOST_NUMBERS}", TOO_LARGE)
+        raise TooLargeError(f"its inner values would hold {numbers:.3g} numbers for a single row, more than {MOST_NUMBERS}")
     return batch
 
 

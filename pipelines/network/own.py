@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipelines.errors import ExpostError, must
 from pipelines.network.export import export
 from pipelines.network.stack import Inputs
-from pipelines.networkfile import RefusedError
+from pipelines.networkfile import RefusedError, TooLargeError
 from pipelines.params import short
 from pipelines.params.train import Own
 
@@ -190,7 +190,7 @@ def _try_export(network: nn.Module, sample: Inputs, path: str) -> None:
     try:
         export([network], sample)
     except RefusedError as error:
-        raise must(rule, error.reason, EXPORT) from error
+        raise must(rule, error.reason, error.remedy if isinstance(error, TooLargeError) else EXPORT) from error
     except ExpostError as error:
         raise ExpostError(f"{path}: {error}") from error
     except Exception as error:

@@ -378,9 +378,13 @@ def test_values_next_to_each_other_leave_the_file_in_agreement_with_torch(apart:
     export([network], {"numbers": rows})
 
 
-@pytest.mark.parametrize("learnt, most, bins", [(100, 128, 16), (1_000, 128, 40), (5_000, 128, 128), (1_000, 8, 8)])
-def test_bins_are_as_fine_as_the_rows_that_are_learnt_from_allow(learnt: int, most: int, bins: int) -> None:
-    rows = tensors({"numbers": np.random.default_rng(0).normal(size=(6_000, 1)).astype(np.float32)}, np.arange(6_000) % 2, np.arange(6_000))
+@pytest.mark.parametrize(
+    "columns, learnt, most, bins", [(1, 100, 128, 16), (1, 1_000, 128, 40), (1, 5_000, 128, 128), (1, 1_000, 8, 8), (512, 5_000, 128, 64)]
+)
+def test_bins_are_as_fine_as_the_rows_that_are_learnt_from_and_the_memory_allow(columns: int, learnt: int, most: int, bins: int) -> None:
+    rows = tensors(
+        {"numbers": np.random.default_rng(0).normal(size=(6_000, columns)).astype(np.float32)}, np.arange(6_000) % 2, np.arange(6_000)
+    )
     seen = np.arange(6_000) < learnt
     make = builder(
         TINY.model_copy(update={"bins": most}), {"cardinalities": [], "texts": [], "classes": 2}, rows, plan_of([seen], [~seen], repeats=0)
