@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+ALONE = "one network"  #: what the others are compared with
 CASES = {"table": "table, TabM", "images": "images of 28 by 28, residual network"}
 
 
@@ -32,8 +33,8 @@ def folds(result: dict[str, Any]) -> str:
     ]
     for table, entry in result["tables"].items():
         for arm, mean in entry["summary"].items():
-            less = mean.get("cost_difference")
-            difference = f"{less['mean']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})" if less else ""
+            less = mean["cost_difference"]
+            difference = f"{less['mean']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f})" if arm != ALONE else ""
             slopes = f"{mean['slope_identity']:.2f} | {mean['slope_temperature']:.2f}"
             chosen = ", ".join(dict.fromkeys(mean["methods"]))
             name = f"{table} ({len(entry['repetitions'])} splits): {arm}"
