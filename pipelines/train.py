@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,21 +92,45 @@ def _images(rows: NDArray[np.int64], meta: dict[str, Any]) -> dict[str, NDArray[
     return {meta["image"]["name"]: np.load(path, mmap_mode="r", allow_pickle=False)[rows]}
 
 
-def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train, kept: Path) -> tuple[Fitted, bytes]:
+def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train, kept: Path) -> tuple[Fitted, dict[str, float], bytes]:
+    """Networks, figures of the trees beside them, and the file of both."""
     task = task_of(inputs, preprocessing)
     from pipelines.network.export import export
 
-    fitted = task.fit(params, kept)
-    return fitted, export(fitted.networks, task.rows.take(task.plan.held[0][:256]).inputs)
+    started = time.monotonic()
+    boosted = task.boost(params)
+    fitted = task.fit(_within(params, time.monotonic() - started), kept)
+    sample = task.rows.take(task.plan.held[0][:256]).inputs
+    if boosted is None:
+        return fitted, {}, export(fitted.networks, sample)
+    from pipelines.network.boost import share_of
+
+    share = share_of(boosted, fitted.networks, task.rows, task.plan)
+    figures = {
+        "tree_rounds": boosted.rounds,
+        "tree_share": round(share, 4),
+        "tree_log_loss": boosted.curve[boosted.rounds - 1],
+        "network_log_loss": fitted.valid_log_loss,
+        "trees_out_of_time": int(boosted.out_of_time),
+    }
+    return fitted, figures, export(fitted.networks, sample, boosted.trees, share)
 
 
-def _metrics(fitted: Fitted, model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
+def _within(params: Train, spent: float) -> Train:
+    """The parameters with what is left of the time after `spent` seconds."""
+    if params.max_minutes is None:
+        return params
+    return params.model_copy(update={"max_minutes": max(params.max_minutes - spent / 60, 1e-6)})
+
+
+def _metrics(fitted: Fitted, trees: dict[str, float], model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
     losses = -logits[np.arange(len(logits)), inputs.labels]
     found = {
+        **trees,
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "networks": len(fitted.networks),
-        "out_of_time": int(fitted.out_of_time),
+        "out_of_time": int(fitted.out_of_time or trees.get("trees_out_of_time", 0)),
         "parameters": sum(weight.numel() for network in fitted.networks for weight in network.parameters()),
         "model_bytes": len(model),
     }
@@ -130,7 +155,7 @@ def main() -> None:
     params = load(Train)
     inputs, preprocessing = read_inputs()
     kept = checkpoint_path(params)
-    fitted, model = _fit_and_export(inputs, preprocessing, params, kept)
+    fitted, trees, model = _fit_and_export(inputs, preprocessing, params, kept)
     network = Network(model)
     scores = network(inputs.arrays)
     logits = network.unseen_logits(inputs.arrays, inputs.unseen) if inputs.repeats else scores.logits
@@ -141,11 +166,14 @@ def main() -> None:
             np.save(out / f"{name}.npy", values)
         with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows(history_rows(fitted.history))
-        store.write_json(out / "metrics.json", _metrics(fitted, model, logits, inputs))
+        store.write_json(out / "metrics.json", _metrics(fitted, trees, model, logits, inputs))
     checkpoint.remove(kept)
     several = f" of {len(fitted.networks)} networks" if len(fitted.networks) > 1 else ""
     done = f"trained {len(fitted.history)} epochs{several}, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
-    print(f"{done}; train.max_minutes cut it short" if fitted.out_of_time else done, file=sys.stderr)
+    if trees:
+        done += f"; {trees['tree_rounds']} rounds of trees with {trees['tree_log_loss']:.4f}, whose share is {trees['tree_share']:.2f}"
+    cut = fitted.out_of_time or trees.get("trees_out_of_time")
+    print(f"{done}; train.max_minutes cut it short" if cut else done, file=sys.stderr)
 
 
 if __name__ == "__main__":

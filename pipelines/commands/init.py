@@ -299,14 +299,19 @@ def _sections(ingest: Ingest, split: Split, utility: Utility, model: str) -> dic
         {"network": {"kind": "residual"}, "augment": {}, "max_epochs": 30, "patience": 8, "batch_size": 64, "learning_rate": 0.001},
         "train",
     )
+    tables = parse(Train, {"trees": {}} if set(_feature_kinds(ingest)) - {"text"} else {}, "train")
     given = {
         "ingest": ingest,
         "split": split,
-        **({} if ingest.picture is None else {"train": images}),
+        "train": tables if ingest.picture is None else images,
         "utility": utility,
         "registry": parse(Registry, {"model": model}, "registry"),
     }
     return {cls.__name__.lower(): given.get(cls.__name__.lower()) or cls() for cls in SECTIONS}
+
+
+def _feature_kinds(ingest: Ingest) -> list[str]:
+    return [column.kind for column in ingest.columns.values() if column.role.startswith("feature")]
 
 
 def _model_name(source: str) -> str:

@@ -137,12 +137,13 @@ class Exported(nn.Module):
     """What `model.onnx` computes of its inputs: `logits` (B, K), log of the mean probability of all networks and members, and `embedding` (B, D).
 
     With several networks `each` (B, M, K) too: the same of every network alone, so that a row is scored by those that never saw it. The
-    embedding is the mean over networks and members.
+    embedding is the mean over networks and members. With `trees`, which give logits (B, M, K), each network's probability is pooled with
+    that of its own trees, which have a share of `share`; see `pipelines.core.pool`.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], names: Sequence[str]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], names: Sequence[str], trees: nn.Module | None = None, share: float = 0.0) -> None:
         super().__init__()
-        self.networks, self.names = nn.ModuleList(networks), list(names)
+        self.networks, self.names, self.trees, self.share = nn.ModuleList(networks), list(names), trees, share
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return (logits, embedding) or (logits, embedding, each)."""
@@ -150,7 +151,10 @@ class Exported(nn.Module):
         found = [network(named) for network in self.networks]
         each = [log_mean_probability(logits) for logits, _ in found]
         embedding = torch.stack([embedding.mean(dim=1) for _, embedding in found]).mean(dim=0)
-        if len(each) == 1:
-            return each[0], embedding
         stacked = torch.stack(each, dim=1)
+        if self.trees is not None:
+            grown = torch.log_softmax(self.trees(named), dim=-1)
+            stacked = torch.log_softmax((1 - self.share) * stacked + self.share * grown, dim=-1)
+        if len(each) == 1:
+            return stacked[:, 0], embedding
         return log_mean_probability(stacked), embedding, stacked

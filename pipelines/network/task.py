@@ -19,6 +19,7 @@ from pipelines.params.train import Network, Train
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
+    from pipelines.network.boost import Boosted
     from pipelines.network.build import Make
     from pipelines.network.data import Plan, Rows
     from pipelines.network.fit import Fitted
@@ -58,6 +59,19 @@ class Task:
     rows: Rows
     plan: Plan
     make: Callable[[Train], Make]
+    cardinalities: Sequence[int]
+    classes: int
+
+    def boost(self, params: Train) -> Boosted | None:
+        """Grow the trees that `params` ask for, in half of the time at most; None where they ask for none, or nothing is there to split by."""
+        if params.trees is None or not {"numbers", "categories"} & set(self.rows.inputs):
+            return None
+        from pipelines.network.boost import boost
+
+        seconds = None if params.max_minutes is None else 30 * params.max_minutes
+        return boost(
+            self.rows, self.plan, params.trees, cardinalities=self.cardinalities, classes=self.classes, seed=params.seed, seconds=seconds
+        )
 
     def fit(self, params: Train, checkpoint: Path, watchers: Sequence[Callback] = ()) -> Fitted:
         """Train the networks; see `pipelines.network.fit.fit`."""
@@ -95,4 +109,5 @@ def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
         "image_shape": encode.image_shape(preprocessing),
     }
     scale = next(iter(preprocessing.get("images", ())), None)
-    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan, scale))
+    cardinalities = encode.cardinalities(preprocessing)
+    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan, scale), cardinalities, inputs.classes)

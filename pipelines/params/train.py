@@ -29,6 +29,19 @@ class Residual(Section):
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
+class Boosting(Section):
+    """Boosted trees on numbers and categories, whose probabilities are pooled with the network's."""
+
+    rounds: int = Field(default=1000, ge=1, le=10_000)
+    patience: int = Field(default=50, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0, le=1)
+    leaves: int = Field(default=15, ge=2, le=256)
+    depth: int = Field(default=6, ge=1, le=8)
+    rows_per_leaf: int = Field(default=5, ge=1)
+    feature_share: float = Field(default=0.7, gt=0, le=1)
+    leaf_penalty: float = Field(default=1.0, ge=0)
+
+
 class Augment(Section):
     """How images of a training batch are changed: moved by up to `shift` pixels, and mirrored half of the time where `flip`."""
 
@@ -79,6 +92,7 @@ class Train(Section):
     loss: Literal["cross_entropy", "brier", "cross_entropy+brier"] = "cross_entropy"
     brier_weight: float = Field(default=1.0, gt=0)
     network: Networks = Network()
+    trees: Boosting | None = None
     augment: Augment | None = None
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=3e-3, ge=0)

@@ -1,0 +1,175 @@
+"""Boosted trees beside the networks: LightGBM on the same folds with the same symmetric loss, stopped by the same held-out rows."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipelines.core.pool import best_share
+from pipelines.errors import must
+from pipelines.network.data import Plan, Rows
+from pipelines.network.stack import log_mean_probability
+from pipelines.network.trees import Features, Trees
+from pipelines.params.train import Boosting
+from pipelines.scoring import cores
+
+Floats = NDArray[np.float64]
+#: Largest difference of a logit between LightGBM and its trees as tensors, over 1 + |logit|: sums of float32 against float64.
+TOLERANCE = 1e-4
+#: Held-out rows that a network scores at once.
+HELD = 1024
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """Trees of all networks, `rounds` of them each; `held` has for each network the logits (m, K) of the rows held out for it.
+
+    `curve` (rounds tried,) is the held-out log loss by round, the mean over networks, in nats; `out_of_time` says that the time was up.
+    """
+
+    trees: Trees
+    rounds: int
+    held: list[Floats]
+    curve: list[float]
+    out_of_time: bool
+
+
+def boost(
+    rows: Rows, plan: Plan, params: Boosting, *, cardinalities: Sequence[int], classes: int, seed: int, seconds: float | None = None
+) -> Boosted:
+    """Grow trees for each network of the plan side by side, from the rows that it learns from.
+
+    All have the number of rounds at which the mean of their held-out log losses was lowest. Each is grown by one thread, so the result does
+    not depend on the number of cores; a single one by all of them, which LightGBM promises to be the same. `rows.weights` count in the loss.
+    """
+    taught = torch.unique(torch.cat(plan.learn))
+    features = Features(rows.take(taught).inputs, cardinalities)
+    X = features(rows.inputs).numpy()
+    options = _options(params, classes, seed, threads=cores() if len(plan) == 1 else 1)
+    started = time.monotonic()
+    with ThreadPoolExecutor(min(len(plan), cores())) as pool:
+        boosters = list(pool.map(lambda m: _begin(X, rows, plan, m, options), range(len(plan))))
+        curve, out_of_time = _grow(boosters, params, pool.map, None if seconds is None else started + seconds)
+        count = 1 + int(np.argmin(curve))
+        outputs = 1 if classes == 2 else classes
+        dumps = pool.map(lambda booster: booster.dump_model(num_iteration=count)["tree_info"], boosters)
+        trees = Trees(features, [[tree["tree_structure"] for tree in dump] for dump in dumps], outputs).eval()
+        raw = list(
+            pool.map(lambda m: _logits(boosters[m].predict(X[plan.held[m].numpy()], raw_score=True, num_iteration=count)), range(len(plan)))
+        )
+    _check(trees, rows.take(plan.held[0][:256]).inputs, raw[0][:256])
+    return Boosted(trees, count, raw, curve, out_of_time)
+
+
+def share_of(boosted: Boosted, networks: Sequence[nn.Module], rows: Rows, plan: Plan) -> float:
+    """Share of the trees at which networks and trees together have the lowest log loss on the rows held out for each, in [0, 1].
+
+    One number, chosen on all of these rows, tells next to nothing of any.
+    """
+    held = [rows.take(index) for index in plan.held]
+    with torch.inference_mode():
+        alone = [
+            log_mean_probability(network(part.take(slice(start, start + HELD)).inputs)[0]).numpy()
+            for network, part in zip(networks, held, strict=True)
+            for start in range(0, len(part), HELD)
+        ]
+    weights = None if rows.weights is None else rows.weights[torch.cat(plan.held)].numpy()
+    return best_share(np.concatenate(alone), np.concatenate(boosted.held), rows.labels[torch.cat(plan.held)].numpy(), weights)
+
+
+def _options(params: Boosting, classes: int, seed: int, threads: int) -> dict[str, Any]:
+    loss = {"objective": "binary"} if classes == 2 else {"objective": "multiclass", "num_class": classes}
+    return {
+        **loss,
+        "learning_rate": params.learning_rate,
+        "num_leaves": params.leaves,
+        "max_depth": params.depth,
+        "min_data_in_leaf": params.rows_per_leaf,
+        "feature_fraction": params.feature_share,
+        "lambda_l2": params.leaf_penalty,
+        "use_missing": False,  # there are none: a missing number has an indicator beside it
+        "seed": seed % 2**31,
+        "num_threads": threads,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbose": -1,
+    }
+
+
+def _begin(X: NDArray[np.float32], rows: Rows, plan: Plan, network: int, options: Mapping[str, Any]) -> Any:
+    """A booster without a tree, which knows its network's rows and those that judge it."""
+    import lightgbm
+
+    learn, held = plan.learn[network].numpy(), plan.held[network].numpy()
+    labels = rows.labels.numpy()
+    weights = None if rows.weights is None else rows.weights.numpy() / rows.weights.numpy().mean()
+    given = [
+        {"data": X[chosen], "label": labels[chosen], "weight": None if weights is None else weights[chosen]} for chosen in (learn, held)
+    ]
+    data = lightgbm.Dataset(**given[0], params=dict(options))
+    booster = lightgbm.Booster(dict(options), data)
+    booster.add_valid(lightgbm.Dataset(**given[1], reference=data, params=dict(options)), "held")
+    return booster
+
+
+def _grow(boosters: list[Any], params: Boosting, each: Callable[..., Any], deadline: float | None) -> tuple[list[float], bool]:
+    """Mean held-out log loss after each round, and whether the time was up; ends `patience` rounds after the lowest."""
+    curve: list[float] = []
+
+    def step(booster: Any) -> float:
+        booster.update()
+        return float(booster.eval_valid()[0][2])
+
+    with _progress(params.rounds) as say:
+        while len(curve) < params.rounds and len(curve) - int(np.argmin(curve or [0])) <= params.patience:
+            curve.append(float(np.mean(list(each(step, boosters)))))
+            say(len(curve), curve[-1])
+            if deadline is not None and time.monotonic() >= deadline:
+                return curve, True
+    return curve, False
+
+
+@contextmanager
+def _progress(rounds: int) -> Iterator[Callable[[int, float], None]]:
+    """A bar on a terminal; elsewhere a line each ten seconds."""
+    tty, said = sys.stderr.isatty(), time.monotonic()
+
+    def say(done: int, loss: float) -> None:
+        nonlocal said
+        text = f"trees, round {done}/{rounds}  valid log loss {loss:.4f}"
+        if tty:
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - said >= 10:
+            said = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        if tty:
+            print(file=sys.stderr)
+
+
+def _logits(raw: NDArray[np.floating]) -> Floats:
+    """Raw scores as logits (n, K): of two classes LightGBM gives the log odds of the second alone."""
+    return np.stack([np.zeros_like(raw), raw], axis=1) if raw.ndim == 1 else np.asarray(raw)
+
+
+def _check(trees: Trees, inputs: Mapping[str, torch.Tensor], expected: Floats) -> None:
+    with torch.inference_mode():
+        found = trees(inputs)[:, 0].numpy()
+    difference = float(np.max(np.abs(found - expected) / (1 + np.abs(expected)), initial=0.0))
+    if not difference <= TOLERANCE:
+        raise must(
+            f"trees as tensors must give LightGBM's logits to {TOLERANCE}", f"they differ by {difference:.2g}", "Report this as a bug."
+        )
