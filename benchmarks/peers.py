@@ -31,7 +31,7 @@ from benchmarks.tasks import ELSEWHERE, TASKS, Given, Task, given, init_argument
 from benchmarks.textpeer import EVERY, NEEDED, TEXT, reading
 from pipelines.errors import ExpostError
 
-PIPELINE_PACKAGES = ("lightning", "numpy", "onnxruntime", "optuna", "scikit-learn", "scipy", "tabm", "torch")
+PIPELINE_PACKAGES = ("lightgbm", "lightning", "numpy", "onnxruntime", "optuna", "scikit-learn", "scipy", "tabm", "torch")
 ONCE = ("ingest", "validate")  #: stages that do not depend on the salt
 AFTER_SPLIT = STAGES[STAGES.index("split") + 1 :]
 FIRST_SELECTION_SALT = 101
