@@ -208,7 +208,7 @@ def _data(read: Mapping[str, Any]) -> list[str]:
         f"{sum(bool(item.get('ok')) for item in checks)} of {len(checks)} data checks held.",
         "",
         *table(["part", "rows", *map(cell, split["classes"])], rows),
-        *(["", f"{said[0].upper()}{said[1:]}."] if (said := facts.pooled(read)) else []),
+        *(line for said in (facts.pooled(read), facts.learners(read)) if said for line in ("", f"{said[0].upper()}{said[1:]}.")),
     ]
 
 

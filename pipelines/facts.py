@@ -111,6 +111,19 @@ def pooled(read: Mapping[str, Any]) -> str | None:
     )
 
 
+def learners(read: Mapping[str, Any]) -> str | None:
+    """What network and boosted trees are worth alone and together; None where there are no trees, or the training's figures are not at hand."""
+    found = read.get("training", {})
+    if not found.get("tree_rounds"):
+        return None
+    several = " (the mean of each alone)" if found["networks"] > 1 else ""
+    return (
+        f"network and boosted trees are pooled: {found['tree_rounds']} rounds of trees have a share of {found['tree_share']:.2f}; log loss on "
+        f"held-out rows{several}: network {found['network_log_loss']:.4f}, trees {found['tree_log_loss']:.4f}, all together "
+        f"{found['valid_log_loss']:.4f}"
+    )
+
+
 def reliability(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Figures of calibration by name."""
     parts = [

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import yaml
 from sklearn.metrics import roc_auc_score
 
 from pipelines import ingest
@@ -52,6 +53,7 @@ def test_text_alone_goes_from_init_to_predict(empty: Path) -> None:
     assert [(column.name, column.role, column.kind) for column in summary.columns] == [("text", "feature", "text")]
     assert "text is a feature of kind text: free text, read by its words and pairs of words." in said
     assert "1 columns are features: 1 of kind text." in said
+    assert yaml.safe_load((empty / "params.yaml").read_text())["train"]["trees"] is None, "trees read no text"
     params(empty, tiny)
     run_stages("ingest", "validate", "split", "train", "calibrate", "decide", "package", "champion", "evaluate")
     bundle = Bundle.load("data/package/bundle")

@@ -16,6 +16,7 @@ from scipy.special import softmax
 
 from pipelines import store, train
 from pipelines.core.pool import pooled
+from pipelines.facts import learners
 from pipelines.network import boost as boosting
 from pipelines.network.boost import Boosted, boost
 from pipelines.network.data import Plan, Rows, plan_of, tensors
@@ -194,6 +195,22 @@ def test_the_stage_ships_both_and_says_what_each_is_worth(split: Path, world: Pa
     assert f"{metrics['tree_rounds']} rounds of trees" in said and f"share is {metrics['tree_share']:.2f}" in said
     np.testing.assert_array_equal(np.load(split / "data/train/embeddings.npy"), np.load(world / "data/train/embeddings.npy"))
     assert Network((split / "data/train/model.onnx").read_bytes())
+
+
+def test_the_card_says_what_both_are_worth_and_nothing_where_there_are_no_trees() -> None:
+    training = {
+        "networks": 5,
+        "tree_rounds": 81,
+        "tree_share": 0.4761,
+        "network_log_loss": 0.4976,
+        "tree_log_loss": 0.4984,
+        "valid_log_loss": 0.48849,
+    }
+    said = learners({"training": training})
+    assert said is not None and "81 rounds of trees have a share of 0.48" in said
+    assert said.endswith("(the mean of each alone): network 0.4976, trees 0.4984, all together 0.4885")
+    assert learners({"training": {"networks": 5, "valid_log_loss": 0.5}}) is None
+    assert learners({}) is None
 
 
 def test_a_training_that_was_cut_off_goes_on_to_the_same_bytes(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
