@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.special import softmax
 
 from pipelines import store, train
 from pipelines.core.pool import pooled
+from pipelines.errors import ExpostError
 from pipelines.facts import learners
 from pipelines.network import boost as boosting
 from pipelines.network.boost import Boosted, boost
@@ -229,6 +231,13 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_bytes(split: Path, monk
     assert not (split / "data/train").exists()
     train.main()
     assert digests(split) == whole
+
+
+def test_a_library_that_cannot_be_loaded_is_one_message_and_nothing_is_written(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(ExpostError, match=r"must be able to load LightGBM, however: .*brew install libomp"):
+        train.main()
+    assert not (split / "data/train").exists()
 
 
 def test_trees_have_half_of_the_time_at_most(split: Path, capsys: pytest.CaptureFixture[str]) -> None:
