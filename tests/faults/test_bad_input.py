@@ -204,7 +204,7 @@ DECLARED = (r'by: "hash"([\s\S]*?)column: null', r'by: "column"\1column: {name: 
 
 #: pattern in the default params.yaml -> what stands in its place, and what the message must say
 PARAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "unknown key": ("  patience: ", "  patiense: ", (r"train\.patiense", "did you mean patience", "Known keys: seed")),
+    "unknown key": ("  gradient_clip: ", "  gradient_clop: ", (r"train\.gradient_clop", "did you mean gradient_clip", "Known keys: seed")),
     "unknown key further down": ("    width: ", "    widht: ", (r"train\.network\.widht", "did you mean width")),
     "unknown section": ("gate:  #", "gates:  #", ("'gates' is unknown; did you mean gate",)),
     "class_weight": (SEED, f"  class_weight: balanced\n{SEED}", (r"train\.class_weight is refused: .*symmetric", r"docs/why\.md")),
@@ -218,7 +218,7 @@ PARAMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "classes read as booleans": (r'\["benign", "malignant"\]', "[no, yes]", (r"ingest\.classes\.0 must be a string", "unquoted yes, no", "Quote")),
     "classes read as numbers": (r'\["benign", "malignant"\]', "[1, 2]", (r'ingest\.classes\.1 must be a string, however: got 2', r'Quote .*"2"')),
     "row of the matrix read as a boolean": (re.escape(BENIGN), BENIGN.replace('"benign"', "No"), (r"names under utility\.matrix must be strings", "Quote")),
-    "key twice": (r"  patience: \d+", "  patience: 12\n  patience: 13", (r"key 'patience' stands twice.*on lines \d+ and \d+",)),
+    "key twice": (r"  gradient_clip: \d+", "  gradient_clip: 1\n  gradient_clip: 2", (r"key 'gradient_clip' stands twice.*on lines \d+ and \d+",)),
     "section twice": ("gate:  #", "train: {}\ngate:  #", ("key 'train' stands twice",)),
     "row missing": (re.escape(BENIGN), "    # none", (r"one row per class \['benign', 'malignant'\], however: row 'benign' is missing", r"utility\.matrix")),
     "row of no class": (re.escape(BENIGN), BENIGN.replace("benign", "beningn"), ("row 'benign' is missing",)),
