@@ -86,7 +86,13 @@ def task_of_noise(
     count = len(next(iter(inputs.values())))
     seen = np.arange(count) < count * 6 // 7
     rows, plan = tensors(inputs, rng.integers(0, CLASSES, count), np.arange(count)), plan_of([seen], [~seen], repeats=0)
-    return Task(rows, plan, lambda params: builder(params.network, {**given, "classes": CLASSES}, rows, plan, scale), given["cardinalities"], CLASSES)
+    return Task(
+        rows,
+        plan,
+        lambda params: builder(params.network, {**given, "classes": CLASSES}, rows, plan, scale),
+        given.get("cardinalities", []),
+        CLASSES,
+    )
 
 
 def epoch_seconds(task: Task, params: Train) -> float:
