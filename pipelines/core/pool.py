@@ -13,7 +13,7 @@ Floats = NDArray[np.floating]
 def pooled(first: Floats, second: Floats, share: float) -> Floats:
     """Log probability (n, K) of the pool of two, given as log probability or logits (n, K): p1^(1 - share) p2^share, normalised.
 
-    Genest and Zidek (1986), equation 3.3. It is sharper than the mean of probabilities where both agree, as boosted trees and networks mostly do.
+    Genest and Zidek (1986), Combining probability distributions. It is sharper than the mean of probabilities where both agree, as boosted trees and networks mostly do.
     """
     return np.asarray(log_softmax((1 - share) * log_softmax(first, axis=1) + share * log_softmax(second, axis=1), axis=1))
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,10 +50,10 @@ def boost(
     """Grow trees for each network of the plan side by side, from the rows that it learns from.
 
     All have the number of rounds at which the mean of their held-out log losses was lowest. Each is grown by one thread, so the result does
-    not depend on the number of cores; a single one by all of them, which LightGBM promises to be the same. `rows.weights` count in the loss.
+    not depend on the number of cores; a single one by all of them, under LightGBM's `deterministic`. `rows.weights` count in the loss.
     Raises ExpostError where LightGBM cannot be loaded.
     """
-    _library()  # before anything is computed
+    _need_library()
     taught = torch.unique(torch.cat(plan.learn))
     features = Features(rows.take(taught).inputs, cardinalities)
     X = features(rows.inputs).numpy()
@@ -109,20 +108,20 @@ def _options(params: Boosting, classes: int, seed: int, threads: int) -> dict[st
     }
 
 
-def _library() -> ModuleType:
-    """LightGBM, whose wheels hold no OpenMP; raises ExpostError where the machine has none either."""
+def _need_library() -> None:
+    """Load LightGBM, which needs the machine's OpenMP; raises ExpostError where that fails."""
     try:
-        import lightgbm
+        import lightgbm  # noqa: F401
     except (ImportError, OSError) as error:
         got = str(error).splitlines()[0][:200]
         remedy = "Install OpenMP (macOS: `brew install libomp`, Debian: `apt install libgomp1`), or write trees: null under train in params.yaml."
         raise must("train.trees must be able to load LightGBM", got, remedy) from error
-    return lightgbm  # type: ignore[no-any-return]
 
 
 def _begin(X: NDArray[np.float32], rows: Rows, plan: Plan, network: int, options: Mapping[str, Any]) -> Any:
     """A booster without a tree, which knows its network's rows and those that judge it."""
-    lightgbm = _library()
+    import lightgbm
+
     learn, held = plan.learn[network].numpy(), plan.held[network].numpy()
     labels = rows.labels.numpy()
     weights = None if rows.weights is None else rows.weights.numpy() / rows.weights.numpy().mean()
@@ -154,7 +153,7 @@ def _grow(boosters: list[Any], params: Boosting, each: Callable[..., Any], deadl
 
 @contextmanager
 def _progress(rounds: int) -> Iterator[Callable[[int, float], None]]:
-    """A bar on a terminal; elsewhere a line each ten seconds."""
+    """One line that is written over on a terminal; elsewhere one each ten seconds."""
     tty, said = sys.stderr.isatty(), time.monotonic()
 
     def say(done: int, loss: float) -> None:
