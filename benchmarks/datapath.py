@@ -2,6 +2,8 @@
 
 `python -m benchmarks.datapath [--rows N] [--images N] [--rounds N]` writes benchmarks/results/datapath.json, of a table and of grey images of
 28 by 28 pixels. Both sides of a ratio run in turn in one process; the figure is the median over the rounds, with the lowest and highest.
+`--accelerator gpu` runs the same on a GPU, with rows that are on it and with rows that do not fit, and writes benchmarks/results/datapath_gpu.json;
+there the file that ships is also compared with the networks as they run on the GPU.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -25,13 +28,17 @@ from benchmarks.common import machine, save
 from pipelines.network.augment import augmentation
 from pipelines.network.build import builder
 from pipelines.network.data import Training, plan_of, tensors
+from pipelines.network.export import export
 from pipelines.network.fit import batch_size, use_threads
+from pipelines.network.stack import Exported
 from pipelines.network.task import Task
 from pipelines.networkfile import IMAGE
 from pipelines.params.train import Augment, Residual, Train
+from pipelines.scoring import Network
 
 NUMBERS, CATEGORIES, CARDINALITY, CLASSES, PIXELS = 12, 6, 10, 2, 28
 LOADED = 256  #: rows of a batch where nothing is done with them
+EPOCHS = {"cpu": 3, "gpu": 11}  #: short on a GPU
 JUDGED = {"table": 4096, "images": 256}  #: rows judged at once, as `Task.fit` has it
 
 
@@ -40,16 +47,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000, help="of the table; default 20,000")
     parser.add_argument("--images", type=int, default=3_000, help="default 3,000")
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
     arguments = parser.parse_args()
     found: dict[str, Any] = {"machine": machine()}
-    for name, (task, params) in {"table": table(arguments.rows), "images": images(arguments.images)}.items():
-        found[name] = {
-            "rows": len(task.rows),
-            "epoch": rounds(arguments.rounds, partial(epoch_seconds, task, params), partial(hand_written, task, params, JUDGED[name])),
-            "batches": rounds(arguments.rounds, partial(batches, task), partial(default_loader, task)),
-        }
+    device = torch.device("cuda" if arguments.accelerator == "gpu" else "cpu")
+    for name, (task, plain) in {"table": table(arguments.rows), "images": images(arguments.images)}.items():
+        params = plain.model_copy(update={"accelerator": arguments.accelerator})
+        ours, theirs = partial(epoch_seconds, task, params), partial(hand_written, task, params, JUDGED[name], device)
+        found[name] = {"rows": len(task.rows), "epoch": rounds(arguments.rounds, ours, theirs)}
+        if device.type == "cpu":
+            found[name]["batches"] = rounds(arguments.rounds, partial(batches, task), partial(default_loader, task))
+        else:
+            with mock.patch("pipelines.network.fit.free_bytes", return_value=0):
+                found[name]["epoch of rows that do not fit"] = rounds(arguments.rounds, ours, theirs)
+            found[name]["file"] = agreement(task, params, device)
         print(name, found[name], flush=True)
-    save("datapath", found)
+    if device.type == "cpu":
+        save("datapath", found)
+    else:
+        found["machine"] |= {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__}
+        save("datapath_gpu", found)
 
 
 def rounds(count: int, ours: Callable[[], float], theirs: Callable[[], float]) -> dict[str, Any]:
@@ -96,20 +113,21 @@ def task_of_noise(
 
 
 def epoch_seconds(task: Task, params: Train) -> float:
-    """Seconds of one more epoch: of three less of one, so that what Lightning needs to start counts for none."""
-    spent = []
-    for epochs in (1, 3):
+    """Seconds of one more epoch: of several less of one, so that what Lightning needs to start counts for none."""
+    spent, several = [], EPOCHS[params.accelerator]
+    for epochs in (1, several):
         with tempfile.TemporaryDirectory() as scratch:
             started = time.perf_counter()
             task.fit(params.model_copy(update={"max_epochs": epochs}), Path(scratch) / "last.ckpt")
             spent.append(time.perf_counter() - started)
-    return (spent[1] - spent[0]) / 2
+    return (spent[1] - spent[0]) / (several - 1)
 
 
-def hand_written(task: Task, params: Train, judged: int) -> float:
-    """An epoch of the plainest loop over tensors: the same network, optimiser, clipping, batches, changes of images and judged rows."""
-    model = task.make(params)(0)
-    learn, held = task.rows.take(task.plan.learn[0]), task.rows.take(task.plan.held[0])
+def hand_written(task: Task, params: Train, judged: int, device: torch.device) -> float:
+    """An epoch of the plainest loop over tensors: the same network, optimiser, clipping, batches, precision, changes of images and judged rows."""
+    model = task.make(params)(0).to(device)
+    learn, held = task.rows.take(task.plan.learn[0]).to(device), task.rows.take(task.plan.held[0]).to(device)
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
     change, generator = augmentation(params.augment, learn.inputs), torch.Generator().manual_seed(0)
     size = batch_size(len(learn), params.batch_size)
     use_threads(size * int(model.multiply_adds))
@@ -117,25 +135,43 @@ def hand_written(task: Task, params: Train, judged: int) -> float:
 
     def epoch() -> None:
         model.train()
-        for chosen in torch.randperm(len(learn)).split(size):
+        for chosen in torch.randperm(len(learn)).to(device).split(size):
             inputs: Mapping[str, torch.Tensor] = {name: value[chosen] for name, value in learn.inputs.items()}
-            logits, _ = model(change(inputs, generator) if change else inputs)
-            loss = functional.cross_entropy(logits.flatten(0, 1), learn.labels[chosen].repeat_interleave(logits.shape[1]))
+            with reduced:
+                logits, _ = model(change(inputs, generator) if change else inputs)
+            loss = functional.cross_entropy(logits.float().flatten(0, 1), learn.labels[chosen].repeat_interleave(logits.shape[1]))
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clip)
             optimiser.step()
         model.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), reduced:
             for start in range(0, len(held), judged):
                 logits, _ = model({name: value[start : start + judged] for name, value in held.inputs.items()})
-                functional.cross_entropy(logits.mean(dim=1), held.labels[start : start + judged])
+                functional.cross_entropy(logits.float().mean(dim=1), held.labels[start : start + judged])
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     epoch()
     started = time.perf_counter()
-    epoch()
-    epoch()
-    return (time.perf_counter() - started) / 2
+    for _ in range(EPOCHS[params.accelerator] - 1):
+        epoch()
+    return (time.perf_counter() - started) / (EPOCHS[params.accelerator] - 1)
+
+
+def agreement(task: Task, params: Train, device: torch.device) -> dict[str, float]:
+    """Largest difference of a class's probability in a row held out: of the file that ships from its network on the GPU, in fp32 and in bf16."""
+    with tempfile.TemporaryDirectory() as scratch:
+        networks = task.fit(params.model_copy(update={"max_epochs": 5}), Path(scratch) / "last.ckpt").networks
+    inputs = task.rows.take(task.plan.held[0]).inputs
+    shipped = np.exp(Network(export(networks, inputs)).run({name: value.numpy() for name, value in inputs.items()}, ["logits"])[0])
+    network = Exported(networks, list(inputs)).to(device)
+    found = {}
+    for name, half in (("fp32", False), ("bf16", True)):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            logits, _ = network(*(value.to(device) for value in inputs.values()))
+        found[name] = float(np.abs(logits.float().exp().cpu().numpy() - shipped).max())
+    return {**found, "rows": len(shipped), "deviation": float(shipped.std(axis=0).mean())}
 
 
 def batches(task: Task) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+CPU = torch.device("cpu")
 
 #: Inputs of a training batch changed by chance; the generator is drawn from (seed, epoch) and on the CPU.
 Augmentation = Callable[[Mapping[str, Tensor], torch.Generator], Mapping[str, Tensor]]
@@ -72,6 +74,35 @@ def placed(rows: Rows, device: torch.device, free: int) -> Rows:
     return replace(plain.to(device), weights=rows.weights) if 2 * taken <= free else rows
 
 
+def brought(batches: Iterable[Rows], device: torch.device) -> Iterator[Rows]:
+    """Batches on a GPU, each copied there, by a stream of its own, while the one before is computed with; those that are there, and on a CPU, as they are."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    coming: tuple[Rows, torch.cuda.Event] | None = None
+    for batch in batches:
+        if batch.device.type == "cuda":
+            yield batch
+            continue
+        with torch.cuda.stream(copying):
+            next_one = batch.to(device, pin=True), copying.record_event()
+        if coming:
+            yield _arrived(*coming)
+        coming = next_one
+    if coming:
+        yield _arrived(*coming)
+
+
+def _arrived(batch: Rows, event: torch.cuda.Event) -> Rows:
+    """The batch, for whatever is queued from here on; its memory is not given to another copy before that is done."""
+    computing = torch.cuda.current_stream(batch.device)
+    computing.wait_event(event)
+    for array in (*batch.inputs.values(), batch.labels, batch.index, *([] if batch.weights is None else [batch.weights])):
+        array.record_stream(computing)
+    return batch
+
+
 def copies_of(weights: Tensor) -> Tensor:
     """How many copies of each row `(n,)` a training goes through: rows heavier than the mean several, each with its part of the weight.
 
@@ -112,11 +143,13 @@ def plan_of(seen: Sequence[NDArray[np.bool_]], held: Sequence[NDArray[np.bool_]]
 class Training:
     """Batches for M networks side by side, each in its own order drawn from (seed, network, epoch), so a resumed run sees those it would have.
 
-    All networks take the same number of steps in an epoch; those with a few more rows leave these out for that epoch.
+    All networks take the same number of steps in an epoch; those with a few more rows leave these out for that epoch. Batches come on `device`.
     """
 
-    def __init__(self, rows: Rows, plan: Plan, size: int, *, seed: int, augment: Augmentation | None = None) -> None:
-        self.augment = augment
+    def __init__(
+        self, rows: Rows, plan: Plan, size: int, *, seed: int, augment: Augmentation | None = None, device: torch.device = CPU
+    ) -> None:
+        self.augment, self.device = augment, device
         self.seed, self.epoch, self.learn, self.means = seed, 0, list(plan.learn), torch.ones(len(plan))
         if rows.weights is not None:
             learnt, copies = torch.unique(torch.cat(self.learn)), torch.ones(len(rows), dtype=torch.long)
@@ -141,11 +174,12 @@ class Training:
         order = torch.stack([self._order(network) for network in range(len(self.learn))]).to(self.rows.device)
         generator = torch.Generator().manual_seed(mix(mix(self.seed, self.epoch), -2))
         # Equal sizes within one row: a last batch of a few rows would take as large a step as the others.
-        for chosen in order.tensor_split(self.steps, dim=1):
-            batch = self.rows.take(chosen)
-            if self.augment is not None:
-                batch = replace(batch, inputs=self.augment(batch.inputs, generator))
-            yield batch if batch.weights is None else replace(batch, weights=batch.weights / self.means[:, None])
+        batches = (self._weighted(self.rows.take(chosen)) for chosen in order.tensor_split(self.steps, dim=1))
+        for batch in brought(batches, self.device):
+            yield batch if self.augment is None else replace(batch, inputs=self.augment(batch.inputs, generator))
+
+    def _weighted(self, batch: Rows) -> Rows:
+        return batch if batch.weights is None else replace(batch, weights=batch.weights / self.means[:, None])
 
     def _order(self, network: int) -> Tensor:
         chosen = self.learn[network]
@@ -156,10 +190,11 @@ class Training:
 class Judging:
     """Batches of the rows held out for each of M networks, in order, `size` rows of all networks together.
 
-    Where a network has fewer than another its last rows come again, with weight 0.
+    Where a network has fewer than another its last rows come again, with weight 0. Batches come on `device`.
     """
 
-    def __init__(self, rows: Rows, plan: Plan, size: int) -> None:
+    def __init__(self, rows: Rows, plan: Plan, size: int, device: torch.device = CPU) -> None:
+        self.device = device
         length = max(map(len, plan.held))
         self.rows, self.size = replace(rows, weights=None), max(1, size // len(plan))
         order = torch.stack([torch.cat([held, held[-1:].expand(length - len(held))]) for held in plan.held])
@@ -171,9 +206,9 @@ class Judging:
         return math.ceil(self.order.shape[1] / self.size)
 
     def __iter__(self) -> Iterator[Rows]:
-        for start in range(0, self.order.shape[1], self.size):
-            part = slice(start, start + self.size)
-            yield replace(self.rows.take(self.order[:, part]), weights=self.weights[:, part])
+        parts = (slice(start, start + self.size) for start in range(0, self.order.shape[1], self.size))
+        batches = (replace(self.rows.take(self.order[:, part]), weights=self.weights[:, part]) for part in parts)
+        yield from brought(batches, self.device)
 
 
 def mix(seed: int, epoch: int) -> int:

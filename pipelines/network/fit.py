@@ -105,12 +105,13 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        near = placed(rows, trainer.strategy.root_device, free_bytes(trainer.strategy.root_device))
+        place = trainer.strategy.root_device
+        near = placed(rows, place, free_bytes(place))
         with _signals():
             trainer.fit(
                 learner,
-                Training(near, plan, size, seed=params.seed, augment=augment),
-                Judging(near, plan, judged),
+                Training(near, plan, size, seed=params.seed, augment=augment, device=place),
+                Judging(near, plan, judged, place),
                 ckpt_path=str(checkpoint) if intact(checkpoint) else None,
                 weights_only=True,
             )

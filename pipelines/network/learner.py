@@ -25,11 +25,11 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self.loss = loss_of(params.loss, params.brier_weight)
         self.held_log_loss: list[float] = []
         self._sums: list[tuple[Tensor, int]] = []
+        self._last: tuple[int, Tensor, Tensor, Tensor] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over all weights, in one fused call per step where precision is full: Lightning clips no gradients for a fused one under AMP."""
-        fused = self.trainer.precision == "32-true"
-        return torch.optim.AdamW(self.stack.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay, fused=fused)
+        """AdamW over all weights, in one fused call per step."""
+        return torch.optim.AdamW(self.stack.parameters(), lr=self.params.learning_rate, weight_decay=self.params.weight_decay, fused=True)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -44,20 +44,24 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._sums = []
 
     def training_step(self, batch: Rows) -> Tensor:
-        """Sum over the networks of the mean of their members' losses; raises NotFiniteError on one that is not finite."""
+        """Sum over the networks of the mean of their members' losses; raises NotFiniteError where the last step's was not finite.
+
+        The last step's: asking a GPU for a loss waits for it, and it would idle until it is given the next step.
+        """
         logits, _ = self.stack(batch.inputs)
         counted = () if batch.weights is None else (batch.weights.flatten(),)
         loss = self.loss(logits.float().flatten(0, 1), batch.labels.flatten(), *counted)
-        if not torch.isfinite(loss):
-            odd = ~torch.isfinite(logits).flatten(2).all(dim=2)
-            raise self._not_finite("the training loss", loss, batch.index[odd] if odd.any() else batch.index.flatten())
+        self._refuse_last()
+        self._last = self.global_step, batch.index, logits.detach(), loss.detach()
         self._sums.append((loss.detach(), batch.labels.numel()))
         return loss * self.stack.count
 
     @property
     def train_loss(self) -> float:
         """Mean loss over the rows of the epoch so far; a property, since callbacks are told of an epoch's end before the module is."""
-        return sum(float(loss) * rows for loss, rows in self._sums) / sum(rows for _, rows in self._sums)
+        losses, rows = zip(*self._sums, strict=True)
+        total = sum(loss * counted for loss, counted in zip(torch.stack(losses).tolist(), rows, strict=True))
+        return float(total / sum(rows))
 
     @property
     def valid_log_loss(self) -> float:
@@ -65,7 +69,8 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         return sum(self.held_log_loss) / max(1, len(self.held_log_loss))
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the last epoch's rows."""
+        """Forget the last epoch's rows, once its last step was looked at."""
+        self._refuse_last()
         self._held: list[tuple[Tensor, Tensor]] = []
 
     def validation_step(self, batch: Rows) -> None:
@@ -74,7 +79,7 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         found = log_mean_probability(logits.float(), dim=2)
         losses = functional.nll_loss(found.flatten(0, 1), batch.labels.flatten(), reduction="none").view(batch.labels.shape)
         if not torch.isfinite(losses).all():
-            raise self._not_finite("the valid log loss", losses.mean(), batch.index[~torch.isfinite(losses)])
+            raise self._not_finite("the valid log loss", losses.mean(), batch.index[~torch.isfinite(losses)], self.global_step)
         assert batch.weights is not None
         self._held.append((losses.double(), batch.weights.double()))
 
@@ -85,10 +90,18 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self.log("valid_log_loss", self.valid_log_loss, logger=False)
 
     def transfer_batch_to_device(self, batch: Rows, device: torch.device, dataloader_idx: int) -> Rows:
-        """Move a batch; one of rows that are on the GPU is there."""
-        return batch.to(device, pin=device.type == "cuda")
+        """Leave a batch where it is, which is where it is needed: see `Training`."""
+        return batch
 
-    def _not_finite(self, what: str, value: Tensor, index: Tensor) -> NotFiniteError:
+    def _refuse_last(self) -> None:
+        last, self._last = self._last, None
+        if last is None or torch.isfinite(last[3]):
+            return
+        step, index, logits, loss = last
+        odd = ~torch.isfinite(logits).flatten(2).all(dim=2)
+        raise self._not_finite("the training loss", loss, index[odd] if odd.any() else index.flatten(), step)
+
+    def _not_finite(self, what: str, value: Tensor, index: Tensor, step: int) -> NotFiniteError:
         rows = ", ".join(map(str, index[:10].tolist())) + (", ..." if len(index) > 10 else "")
-        where = f"epoch {self.current_epoch}, step {self.global_step}, table rows {rows}"
+        where = f"epoch {self.current_epoch}, step {step}, table rows {rows}"
         return NotFiniteError(str(must(f"{what} must be finite", f"it is {float(value):g} in {where}", REMEDY)))

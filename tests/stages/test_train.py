@@ -583,12 +583,6 @@ def test_batches_of_rows_that_stay_are_pinned_before_they_move(monkeypatch: pyte
     moved.to(ELSEWHERE, pin=True)
     rows.to(torch.device("cpu"))
     assert len(pinned) == 5, "nothing that is there, and nothing on the CPU"
-    asked: list[tuple[str, bool]] = []
-    monkeypatch.setattr(Rows, "to", lambda self, device, *, pin=False: asked.append((device.type, pin)))
-    module = learner.Learner(Stack([torch.nn.Linear(1, 1)], {}), train.Train())
-    for name in ("cuda:0", "cpu"):
-        module.transfer_batch_to_device(rows, torch.device(name), 0)
-    assert asked == [("cuda", True), ("cpu", False)]
 
 
 def test_a_training_takes_its_batches_from_the_rows_that_were_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
