@@ -166,6 +166,11 @@ class Training:
     def __len__(self) -> int:
         return self.steps
 
+    @property
+    def sampler(self) -> Training:
+        """Itself: Lightning tells samplers, and nothing else, which epoch it is."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Told by Lightning before each epoch."""
         self.epoch = epoch

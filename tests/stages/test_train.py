@@ -509,6 +509,31 @@ def test_batches_cover_each_row_once_in_an_order_of_their_own_per_epoch() -> Non
     assert len({mix(seed, epoch) for seed in range(100) for epoch in range(-1, 100)}) == 100 * 101
 
 
+def test_each_epoch_of_a_training_sees_the_rows_in_another_order_and_changed_anew(tmp_path: Path) -> None:
+    rows, plan = example(60, 3, (4,), 2), single(53, 60)
+    orders: list[list[int]] = []
+    noise: list[float] = []
+
+    def noted(inputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> Mapping[str, torch.Tensor]:
+        noise.append(torch.rand(1, generator=generator).item())
+        return inputs
+
+    class Orders(Callback):  # type: ignore[misc]
+        def on_train_epoch_start(self, *_: object) -> None:
+            orders.append([])
+
+        def on_train_batch_start(self, trainer: object, module: object, batch: Rows, number: int) -> None:
+            orders[-1] += batch.index[0].tolist()
+
+    settings = train.Train(max_epochs=3, accelerator="cpu", network=TINY)
+    fitting.fit(
+        rows, plan, settings, lambda _: TabularNetwork(KNOTS, [4], 2, TINY), tmp_path / "last.ckpt", augment=noted, watchers=[Orders()]
+    )
+    assert [sorted(order) for order in orders] == [list(range(53))] * 3
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert len(set(noise)) == len(noise)
+
+
 def test_an_augmentation_changes_the_inputs_of_batches_alike_in_the_same_epoch() -> None:
     def noisy(inputs: Mapping[str, torch.Tensor], generator: torch.Generator) -> Mapping[str, torch.Tensor]:
         return {**inputs, "numbers": inputs["numbers"] + torch.rand(inputs["numbers"].shape, generator=generator)}
