@@ -139,9 +139,9 @@ def rows_needed(least: int, share: float) -> int:
 
 
 def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """numbers (n, F) float64 with NaN for missing, categories (n, C) int32 with -1 for missing, text (n, T, L) int16; names and vocabularies.
+    """numbers (n, F) float64 with NaN for missing, categories (n, C) int32 with -1 for missing, text (n, T, L) uint16; names and vocabularies.
 
-    Text is hashed here, which is fitted on nothing: L is the longest row's number of words.
+    Text is hashed here, which is fitted on nothing: L is the longest row's number of words, pairs and pieces.
     """
     kinds = {column["name"]: column["kind"] for column in schema["columns"] if column["role"] in ("feature", "feature+cost")}
     numbers = {name: column for name in kinds if not isinstance(column := columns[name], Text)}
@@ -157,7 +157,7 @@ def feature_arrays(columns: dict[str, Column], schema: dict[str, Any]) -> tuple[
         "categories": np.column_stack([text.codes for text in texts.values()]) if texts else np.empty((schema["rows"], 0), dtype=np.int32),
         "text": np.stack([found[:, :longest] for found in hashed.values()], axis=1)
         if hashed
-        else np.empty((schema["rows"], 0, 0), dtype=np.int16),
+        else np.empty((schema["rows"], 0, 0), dtype=np.uint16),
     }
     names = {
         "numbers": list(numbers),

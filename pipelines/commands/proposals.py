@@ -197,7 +197,7 @@ def _naming(column: pl.Series, codes: np.ndarray[Any, Any], proposal: Proposal) 
     if is_text and (why := _unreadable(column)):
         return replace(proposal, role="ignored", kind="category", why=why)
     if proposal.kind == "text":
-        return replace(proposal, why="free text, read by its words and pairs of words")
+        return replace(proposal, why="free text, read by its words, pairs and pieces of words")
     if not is_text and not column.dtype.is_integer():
         return None
     return _identifying(column, codes, proposal, is_text)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from pipelines.core.knots import knots
-from pipelines.core.words import FILL, MISSING
+from pipelines.core.words import FILL, MISSING, PIECES
 from pipelines.errors import must
 
 FORMAT = 1
@@ -25,8 +25,8 @@ GRID = 256
 UNSEEN = 0
 #: With more values than this a category's values of fewer train rows than this are taken together: one or two rows teach nothing of a value.
 MANY_VALUES, VALUE_ROWS = 100, 3
-#: Words of a text column that are kept, the most frequent ones, and train rows that each must occur in.
-MOST_WORDS, WORD_ROWS = 4096, 2
+#: Words, pairs and pieces of a text column that are kept, the most frequent ones, and train rows that each must occur in.
+MOST_WORDS, WORD_ROWS = 8192, 2
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
 Pixels = NDArray[np.uint8]
@@ -216,7 +216,8 @@ def number_count(preprocessing: Mapping[str, Any]) -> int:
 def unseen_counts(
     preprocessing: Mapping[str, Any], categories: Mapping[str, Codes], vocabularies: Mapping[str, Sequence[str]], texts: Mapping[str, Codes]
 ) -> dict[str, int]:
-    """Rows of each category column that hold a value never seen in train, and of each text column without any word known from train.
+    """Rows of each category column that hold a value never seen in train, and of each text column without any word known from train; of a word that is not,
+    pieces may be.
 
     The columns are those that `transform` and `transform_texts` take.
     """
@@ -227,5 +228,6 @@ def unseen_counts(
         counts[name] = int(np.array([*(value not in known for value in vocabularies[name]), False])[categories[name]].sum())
     for fitted in preprocessing.get("texts", ()):
         found = texts[fitted["name"]]
-        counts[fitted["name"]] = int(((found[:, 0] != MISSING) & ~np.isin(found, fitted["words"]).any(axis=1)).sum())
+        whole = [number for number in fitted["words"] if number < PIECES]
+        counts[fitted["name"]] = int(((found[:, 0] != MISSING) & ~np.isin(found, whole).any(axis=1)).sum())
     return {name: count for name, count in counts.items() if count}

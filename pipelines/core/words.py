@@ -1,8 +1,9 @@
 """Free text as hashed words: a row of text becomes a few whole numbers, by a hash that is fitted on nothing and stable for good.
 
-The form, named "words-v1": NFKC, case folded; words are runs of letters, marks and digits, with every digit read as 0 (a telephone number tells by its
-shape), and each other character that is no white space is a word too. Words and pairs of neighbours, in order of appearance and each once,
-are numbered by BLAKE2b from 2 to BUCKETS - 1. 0 fills up a row, 1 stands for a missing text. tests/core/test_words.py holds golden values.
+The form, named "words-v2": NFKC, case folded; words are runs of letters, marks and digits, with every digit read as 0 (a telephone number tells by its
+shape), and each other character that is no white space is a word too. Words and pairs of neighbours, then the pieces of 2 to 4 characters of
+each word with a space at either end, in order of appearance and each once, are numbered by BLAKE2b: words and pairs from 2, pieces from PIECES.
+0 fills up a row, 1 stands for a missing text. tests/core/test_words.py holds golden values.
 """
 
 from __future__ import annotations
@@ -11,43 +12,54 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Numbers fit 16 bits; words and pairs of one row that are kept: what comes later in a longer text is not read.
-BUCKETS, LENGTH = 1 << 15, 128
+#: Numbers fit 16 bits; words, pairs and pieces of one row that are kept: of a longer text first the pieces are left out, then the later words.
+PIECES, BUCKETS, LENGTH = 1 << 15, 1 << 16, 512
 FILL, MISSING = 0, 1
-#: Characters of a text that are looked at: a word of a text has at least one.
-_READ = 16 * LENGTH
+#: Characters in a piece of a word: at least, at most.
+SHORTEST, LONGEST = 2, 4
+#: Characters of a text that are looked at.
+_READ = 4 * LENGTH
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _DIGIT = re.compile(r"\d")
 
 
-def ids(texts: Sequence[str]) -> NDArray[np.int16]:
+def ids(texts: Sequence[str]) -> NDArray[np.uint16]:
     """Numbers (n + 1, LENGTH) of the words of n texts, each once, filled up with 0; the last row is a missing text's, where code -1 finds it."""
-    found = np.full((len(texts) + 1, LENGTH), FILL, dtype=np.int16)
-    known: dict[str, int] = {}
+    found = np.full((len(texts) + 1, LENGTH), FILL, dtype=np.uint16)
+    known: tuple[dict[str, int], dict[str, int]] = {}, {}
     for row, text in zip(found, texts, strict=False):
-        numbers = list(dict.fromkeys(_numbered(_terms(text), known)))[:LENGTH]
+        words = _WORD.findall(_DIGIT.sub("0", unicodedata.normalize("NFKC", text[:_READ]).casefold()))
+        whole = (_number(term, known[0], MISSING + 1, PIECES) for term in _words_and_pairs(words))
+        parts = (_number(piece, known[1], PIECES, BUCKETS) for word in dict.fromkeys(words) for piece in _pieces(f" {word} "))
+        numbers = list(islice(dict.fromkeys(chain(whole, parts)), LENGTH))
         row[: len(numbers)] = numbers
     found[-1, 0] = MISSING
     return found
 
 
-def _terms(text: str) -> Iterator[str]:
-    words = _WORD.findall(_DIGIT.sub("0", unicodedata.normalize("NFKC", text[:_READ]).casefold()))
+def _words_and_pairs(words: Sequence[str]) -> Iterator[str]:
     for place, word in enumerate(words):
         yield word
         if place:
             yield f"{words[place - 1]} {word}"
 
 
-def _numbered(terms: Iterator[str], known: dict[str, int]) -> Iterator[int]:
-    for term in terms:
-        number = known.get(term)
-        if number is None:
-            drawn = int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
-            number = known[term] = 2 + drawn % (BUCKETS - 2)
-        yield number
+def _pieces(word: str) -> Iterator[str]:
+    for size in range(SHORTEST, LONGEST + 1):
+        for start in range(len(word) - size + 1):
+            yield word[start : start + size]
+
+
+def _number(term: str, known: dict[str, int], first: int, end: int) -> int:
+    """The number of a term, from `first` to `end` - 1."""
+    number = known.get(term)
+    if number is None:
+        drawn = int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+        number = known[term] = first + drawn % (end - first)
+    return number
