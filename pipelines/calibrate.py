@@ -62,6 +62,7 @@ def main() -> None:
         "candidates": candidates(methods, choice),
         "why": why(methods, choice),
         "notes": notes(options, methods, folds),
+        "temperature": calib.fit("temperature")["slope"],
         "before": figures(before, calib, options.seed),
         "after": figures(after, calib, options.seed),
     }

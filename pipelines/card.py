@@ -181,6 +181,8 @@ def _calibration(read: Mapping[str, Any]) -> list[str]:
         *table(["calib, cross-fitted", "as trained", f"cross-fitted choice; ships: {calibration['method']}"], rows),
         f"On the holdout: {cell(ours['sentence'])}",
         "",
+        facts.slopes(read),
+        "",
         *table(["holdout", "challenger", "champion"], [[name, value, other] for (name, value), (_, other) in figures]),
         "The calibration part of a score is what recalibration would take away, the refinement what is left. A perfectly calibrated model "
         "with the challenger's probabilities shows an ECE of "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines import pictures, store, utilities
 from pipelines.bundle import Bundle
-from pipelines.core import evaluation, partition, policy
+from pipelines.core import calibration, evaluation, partition, policy
 from pipelines.core import utility as worth
 from pipelines.core.constraints import Constraints, Recall
 from pipelines.core.evaluation import Cases, Scored
@@ -149,7 +149,9 @@ def score(bundle: Bundle, table: Table, index: Ints, unseen: NDArray[np.bool_]) 
     if usable.any():
         actions[usable] = bundle.decide(probability[usable], frame.filter(usable)).actions
     order = [bundle.classes.index(name) for name in table.classes]
-    return Scored(declared(bundle, probability[:, order], table), actions, scores.embedding.astype(np.float64))
+    plain = np.full(scores.logits.shape, np.nan)
+    plain[scored] = calibration.softmax(scores.logits[scored].astype(np.float64))
+    return Scored(declared(bundle, probability[:, order], table), actions, scores.embedding.astype(np.float64), plain[:, order])
 
 
 def declared(bundle: Bundle, probability: Floats, table: Table) -> Floats:

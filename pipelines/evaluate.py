@@ -244,6 +244,7 @@ def figures(table: Table, cases: Cases, models: Models, blind: Floats, display: 
         },
         "best_trivial": constraints.blind_name(table.actions, blind),
         "reference": asdict(evaluation.utility_interval(always @ blind, cases, display)),
+        "slope_uncalibrated": None if scored.uncalibrated is None else evaluation.slope(scored.uncalibrated, cases, display),
         "argmax": asdict(evaluation.utility_interval(plain, cases, display)),
         "gain": asdict(evaluation.difference_interval(rows.utility - always @ blind, cases, display)),
         "gain_over_argmax": asdict(evaluation.difference_interval(rows.utility - plain, cases, display)),

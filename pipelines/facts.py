@@ -124,6 +124,18 @@ def learners(read: Mapping[str, Any]) -> str | None:
     )
 
 
+def slopes(read: Mapping[str, Any]) -> str:
+    """How steep the probabilities that ship are on the holdout without a calibrator, with one fitted on held-out logits, and with the one that ships."""
+    calibration, evaluation = read["calibration"], read["evaluation"]
+    plain, factor = evaluation["slope_uncalibrated"], calibration["temperature"]
+    fitted = {end: None if value is None else value / factor for end, value in plain.items()} if factor else None
+    return (
+        f"Slope left on the holdout (1 is right, above it too mild): {interval(plain)} without a calibrator, {interval(fitted)} with a temperature "
+        f"fitted on logits of networks that never saw the row, {interval(evaluation['challenger']['calibration']['slope'])} with what ships, "
+        f"{calibration['method']}, which cross-fitting chose."
+    )
+
+
 def reliability(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Figures of calibration by name."""
     parts = [

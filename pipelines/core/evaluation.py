@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.core import metrics, reliability, representation, utility
+from pipelines.core import metrics, recalibration, reliability, representation, utility
 from pipelines.core.bounds import Interval, mean_interval
 
 Floats = NDArray[np.float64]
@@ -21,15 +21,20 @@ VALUES, BINS = 8, 24
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's probabilities `(n, K)`, actions `(n,)` and embedding `(n, D)`; an action is -1 where a probability is no number."""
+    """A model's probabilities `(n, K)`, actions `(n,)` and embedding `(n, D)`; an action is -1 where a probability is no number.
+
+    `uncalibrated` `(n, K)` are its probabilities without its calibrator, where they are at hand.
+    """
 
     probability: Floats
     actions: Ints
     embedding: Floats
+    uncalibrated: Floats | None = None
 
     def take(self, rows: Any) -> Scored:
         """The same for some of the rows, by mask or by index."""
-        return Scored(self.probability[rows], self.actions[rows], self.embedding[rows])
+        plain = None if self.uncalibrated is None else self.uncalibrated[rows]
+        return Scored(self.probability[rows], self.actions[rows], self.embedding[rows], plain)
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,12 @@ def difference_interval(values: Floats, cases: Cases, display: Display) -> Inter
 def regret_interval(values: Floats, cases: Cases, display: Display) -> Interval:
     """Interval of a mean regret, which lies between 0 and the largest difference of two actions on one row."""
     return bounded_interval(values, cases, display, 0.0, cases.reach)
+
+
+def slope(probability: Floats, cases: Cases, display: Display) -> dict[str, float]:
+    """Slope that probabilities `(n, K)` would need to be right, 1 where they are, with an interval; see `recalibration.check`."""
+    found = recalibration.check(probability, cases.labels, cases.groups, weights=cases.unequal, confidence=display.confidence)
+    return {"mean": found.slope, "low": found.slope_low, "high": found.slope_high}
 
 
 def summary(

@@ -8,12 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 from matplotlib.figure import Figure
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from flows import panel as panels
 from pipelines import champion, evaluate, facts, gate, plots, report, store
+from pipelines.bundle import Bundle
 from pipelines.commands.publish import Outcome
+from pipelines.core.calibration import PRIOR_SD
 from tests.stages.judging import edit
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -54,6 +61,35 @@ def test_a_study_is_drawn_and_shown(copy: Path, names: list[str]) -> None:
     report.main()
     assert Path("data/report/study.png").read_bytes() == plots.study(study, read(copy, "evaluate", "evaluation.json")["unit"]).png()
     assert "(study.png)" in Path("data/report/card.md").read_text()
+
+
+def test_the_card_holds_the_slope_that_ships_beside_that_of_no_calibrator_and_of_one_fitted_on_held_out_logits(copy: Path) -> None:
+    """Slopes by scikit-learn's logistic regression without penalty, on the holdout and on what calib is calibrated by."""
+
+    def fitted(log_odds: np.ndarray, labels: np.ndarray) -> float:
+        return float(LogisticRegression(C=np.inf).fit(log_odds[:, None], labels).coef_[0, 0])
+
+    bundle, parts, labels = Bundle.load("data/package/bundle"), np.load("data/split/parts.npy"), np.load("data/split/labels.npy")
+    held = bundle.encode(pl.read_parquet("data/ingest/table.parquet").filter(pl.Series(parts == 3)))
+    logits = bundle.network.logits(held.inputs)
+    evaluation, calibration = read(copy, "evaluate", "evaluation.json"), read(copy, "calibrate", "summary.json")
+    plain = evaluation["slope_uncalibrated"]
+    assert plain["mean"] == pytest.approx(fitted(logits[:, 1] - logits[:, 0], labels[parts == 3]), rel=1e-3)
+    assert plain["low"] < plain["mean"] < plain["high"]
+    calib, rows = np.load("data/calibrate/rows.npy"), np.load("data/train/rows.npy")
+    unseen = np.load("data/train/logits.npy")[np.searchsorted(rows, calib)]
+    factors = np.geomspace(0.05, 20, 4001)
+    losses = [log_loss(labels[calib], softmax(factor * unseen, axis=1), normalize=False) for factor in factors]
+    prior = (factors - 1) ** 2 / (2 * PRIOR_SD**2)
+    assert calibration["temperature"] == pytest.approx(factors[np.argmin(losses + prior)], rel=0.01)
+    ships = evaluation["challenger"]["calibration"]["slope"]["mean"]
+    if calibration["method"] == "identity":
+        assert ships == pytest.approx(plain["mean"])
+    sentence = facts.slopes({"calibration": calibration, "evaluation": evaluation})
+    assert [float(number) for number in re.findall(r"(-?[\d.]+) \[", sentence)] == pytest.approx(
+        [plain["mean"], plain["mean"] / calibration["temperature"], ships], abs=6e-4
+    )
+    assert sentence in Path("data/report/card.md").read_text()
 
 
 def test_the_same_inputs_give_the_same_bytes_without_date_or_version(copy: Path) -> None:
