@@ -13,7 +13,7 @@ from scipy.stats import beta
 
 from benchmarks.common import RESULTS, ROOT
 from benchmarks.render_images import images
-from benchmarks.render_learning import datapath, folds
+from benchmarks.render_learning import datapath, datapath_gpu, folds
 from benchmarks.render_peers import peers, peers_page
 
 
@@ -224,6 +224,7 @@ TABLES = {
     "savings": savings,
     "images": images,
     "datapath": datapath,
+    "datapath_gpu": datapath_gpu,
     "folds": folds,
     "kdd99": kdd99,
     "threshold": threshold,
