@@ -46,6 +46,7 @@ class _Text(_Form):
     name: str
     words: Annotated[list[Annotated[int, Field(ge=1, lt=words.BUCKETS)]], Field(min_length=1)]
     length: Annotated[int, Field(ge=1, le=words.LENGTH)]
+    read: Annotated[int, Field(ge=1, le=words.LENGTH)] = 128
 
 
 class _Image(_Form):

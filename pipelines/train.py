@@ -105,7 +105,7 @@ def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train
         return fitted, {}, export(fitted.networks, sample)
     from pipelines.network.boost import share_of
 
-    share = share_of(boosted, fitted.networks, task.rows, task.plan)
+    share = share_of(boosted, fitted.networks, task.rows, task.plan, task.judged(params))
     figures = {
         "tree_rounds": boosted.rounds,
         "tree_share": round(share, 4),
@@ -113,7 +113,7 @@ def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train
         "network_log_loss": fitted.valid_log_loss,
         "trees_out_of_time": int(boosted.out_of_time),
     }
-    return fitted, figures, export(fitted.networks, sample, boosted.trees, share)
+    return fitted, figures, export(fitted.networks, sample, boosted.trees if share else None, share)
 
 
 def _within(params: Train, spent: float) -> Train:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from pipelines.core.knots import knots
-from pipelines.core.words import FILL, MISSING, PIECES
+from pipelines.core.words import BUCKETS, FILL, LENGTH, MISSING, PIECES
 from pipelines.errors import must
 
 FORMAT = 1
@@ -27,6 +27,10 @@ UNSEEN = 0
 MANY_VALUES, VALUE_ROWS = 100, 3
 #: Words, pairs and pieces of a text column that are kept, the most frequent ones, and train rows that each must occur in.
 MOST_WORDS, WORD_ROWS = 8192, 2
+#: Numbers of a text that models fitted before pieces look at.
+READ_ONCE = 128
+#: Texts that are encoded at once.
+AT_ONCE = 4096
 Floats = NDArray[np.float64]
 Codes = NDArray[np.integer[Any]]
 Pixels = NDArray[np.uint8]
@@ -126,7 +130,7 @@ def _fit_text(name: str, found: Codes) -> dict[str, Any]:
     rows[FILL] = 0
     order = np.argsort(-rows, kind="stable")[:MOST_WORDS]
     words = np.sort(order[rows[order] >= WORD_ROWS])
-    return {"name": name, "words": words.tolist(), "length": int(np.isin(found, words).sum(axis=1).max())}
+    return {"name": name, "words": words.tolist(), "length": int(np.isin(found, words).sum(axis=1).max()), "read": LENGTH}
 
 
 def transform(
@@ -180,12 +184,20 @@ def transform_texts(preprocessing: Mapping[str, Any], texts: Mapping[str, Codes]
 
 
 def _transform_text(fitted: Mapping[str, Any], found: Codes) -> NDArray[np.int64]:
-    words, length = np.asarray(fitted["words"]), fitted["length"]
-    place = np.searchsorted(words, found).clip(max=len(words) - 1)
-    codes = np.where(words[place] == found, place + 1, UNSEEN)
-    first = np.argsort(codes == UNSEEN, axis=1, kind="stable")[:, :length]
-    codes = np.take_along_axis(codes, first, axis=1)
-    return np.pad(codes, ((0, 0), (0, length - codes.shape[1]))).astype(np.int64)
+    words, length = fitted["words"], fitted["length"]
+    table = np.full(BUCKETS, UNSEEN, dtype=np.uint16)
+    table[words] = np.arange(1, len(words) + 1)
+    made = np.full((len(found), length), UNSEEN, dtype=np.int64)
+    for start in range(0, len(found), AT_ONCE):
+        codes = table[read(fitted, found[start : start + AT_ONCE])]
+        first = np.argsort(codes == UNSEEN, axis=1, kind="stable")[:, :length]
+        made[start : start + AT_ONCE, : first.shape[1]] = np.take_along_axis(codes, first, axis=1)
+    return made
+
+
+def read(fitted: Mapping[str, Any], found: Codes) -> Codes:
+    """Of a text's numbers those that are looked at: of a model that was fitted before texts had pieces the first 128."""
+    return found[:, : fitted.get("read", READ_ONCE)]
 
 
 def named(names: Sequence[str], columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -216,8 +228,8 @@ def number_count(preprocessing: Mapping[str, Any]) -> int:
 def unseen_counts(
     preprocessing: Mapping[str, Any], categories: Mapping[str, Codes], vocabularies: Mapping[str, Sequence[str]], texts: Mapping[str, Codes]
 ) -> dict[str, int]:
-    """Rows of each category column that hold a value never seen in train, and of each text column without any word known from train; of a word that is not,
-    pieces may be.
+    """Rows of each category column that hold a value never seen in train, and of each text column that hold nothing
+    known from train: no word, and less than half of the pieces, since hashing takes some of those for others.
 
     The columns are those that `transform` and `transform_texts` take.
     """
@@ -228,6 +240,14 @@ def unseen_counts(
         counts[name] = int(np.array([*(value not in known for value in vocabularies[name]), False])[categories[name]].sum())
     for fitted in preprocessing.get("texts", ()):
         found = texts[fitted["name"]]
-        whole = [number for number in fitted["words"] if number < PIECES]
-        counts[fitted["name"]] = int(((found[:, 0] != MISSING) & ~np.isin(found, whole).any(axis=1)).sum())
+        counts[fitted["name"]] = int(_unheard(fitted, found).sum())
     return {name: count for name, count in counts.items() if count}
+
+
+def _unheard(fitted: Mapping[str, Any], found: Codes) -> NDArray[np.bool_]:
+    """Rows (n,) of a text column whose text holds nothing known from train; a missing one is known to be missing."""
+    numbers = read(fitted, found)
+    known = np.isin(numbers, fitted["words"])
+    word = (known & (numbers < PIECES)).any(axis=1)
+    few = 2 * known.sum(axis=1) <= (numbers != FILL).sum(axis=1)
+    return np.asarray((found[:, 0] != MISSING) & ~word & few)

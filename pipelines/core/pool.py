@@ -8,6 +8,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 Floats = NDArray[np.floating]
+#: Log loss per row, in nats, below which a second learner is not worth what it takes to score with it.
+LEAST = 1e-6
 
 
 def pooled(first: Floats, second: Floats, share: float) -> Floats:
@@ -19,10 +21,15 @@ def pooled(first: Floats, second: Floats, share: float) -> Floats:
 
 
 def best_share(first: Floats, second: Floats, labels: NDArray[np.integer], weights: Floats | None = None) -> float:
-    """Share of the second, in [0, 1], at which the pool's log loss on rows that neither learnt from is lowest; it is convex in the share."""
+    """Share of the second, in [0, 1], at which the pool's log loss on rows that neither learnt from is lowest; it is convex in the share.
+
+    0 or 1 where the other gains less than `LEAST` nats a row.
+    """
     rows = np.arange(len(labels))
 
     def loss(share: float) -> float:
         return float(np.average(-pooled(first, second, share)[rows, labels], weights=weights))
 
-    return float(minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-4}).x)
+    found = minimize_scalar(loss, bounds=(0.0, 1.0), method="bounded", options={"xatol": 1e-4})
+    end = min((0.0, 1.0), key=loss)
+    return end if loss(end) <= found.fun + LEAST else float(found.x)

@@ -12,7 +12,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,15 @@ def ids(texts: Sequence[str]) -> NDArray[np.uint16]:
     """Numbers (n + 1, LENGTH) of the words of n texts, each once, filled up with 0; the last row is a missing text's, where code -1 finds it."""
     found = np.full((len(texts) + 1, LENGTH), FILL, dtype=np.uint16)
     known: tuple[dict[str, int], dict[str, int]] = {}, {}
+    pieces: dict[str, tuple[int, ...]] = {}
     for row, text in zip(found, texts, strict=False):
         words = _WORD.findall(_DIGIT.sub("0", unicodedata.normalize("NFKC", text[:_READ]).casefold()))
-        whole = (_number(term, known[0], MISSING + 1, PIECES) for term in _words_and_pairs(words))
-        parts = (_number(piece, known[1], PIECES, BUCKETS) for word in dict.fromkeys(words) for piece in _pieces(f" {word} "))
-        numbers = list(islice(dict.fromkeys(chain(whole, parts)), LENGTH))
-        row[: len(numbers)] = numbers
+        numbers = dict.fromkeys(_number(term, known[0], MISSING + 1, PIECES) for term in _words_and_pairs(words))
+        for word in words if len(numbers) < LENGTH else ():
+            if word not in pieces:
+                pieces[word] = tuple(_number(piece, known[1], PIECES, BUCKETS) for piece in _pieces(f" {word} "))
+            numbers.update(dict.fromkeys(pieces[word]))
+        row[: len(numbers)] = list(islice(numbers, LENGTH))
     found[-1, 0] = MISSING
     return found
 

@@ -19,20 +19,20 @@ from pipelines.core.pool import best_share
 from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
 from pipelines.network.stack import log_mean_probability
-from pipelines.network.trees import Features, Trees
+from pipelines.network.trees import Features, Trees, bytes_of
 from pipelines.params.train import Boosting
 from pipelines.scoring import cores
 
 Floats = NDArray[np.float64]
 #: Largest difference of a logit between LightGBM and its trees as tensors, over 1 + |logit|: sums of float32 against float64.
 TOLERANCE = 1e-4
-#: Held-out rows that a network scores at once.
-HELD = 1024
+#: Bytes that the trees of all networks take in the file at most: what ships has a bound, and rows are to be scored in this life.
+MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
 class Boosted:
-    """Trees of all networks, `rounds` of them each; `held` has for each network the logits (m, K) of the rows held out for it.
+    """Trees of all networks, of `rounds` rounds each; `held` has for each network the logits (m, K) of the rows held out for it.
 
     `curve` (rounds tried,) is the held-out log loss by round, the mean over networks, in nats; `out_of_time` says that the time was up.
     """
@@ -50,40 +50,41 @@ def boost(
     """Grow trees for each network of the plan side by side, from the rows that it learns from.
 
     All have the number of rounds at which the mean of their held-out log losses was lowest. Each is grown by one thread, so the result does
-    not depend on the number of cores; a single one by all of them, under LightGBM's `deterministic`. `rows.weights` count in the loss.
-    Raises ExpostError where LightGBM cannot be loaded.
+    not depend on the number of cores; a single one by all of them, under LightGBM's `deterministic`, but for macOS, where the OpenMP of torch
+    and LightGBM's may clash. `rows.weights` count in the loss. There are fewer rounds than asked for where all trees would take more than
+    `MOST_BYTES`. Raises ExpostError where LightGBM cannot be loaded.
     """
     _need_library()
     taught = torch.unique(torch.cat(plan.learn))
-    features = Features(rows.take(taught).inputs, cardinalities)
+    features = Features({name: array[taught] for name, array in rows.inputs.items() if name == "categories"}, cardinalities)
     X = features(rows.inputs).numpy()
-    options = _options(params, classes, seed, threads=cores() if len(plan) == 1 else 1)
+    outputs = 1 if classes == 2 else classes
+    options = _options(params, classes, seed, threads=cores() if len(plan) == 1 and sys.platform != "darwin" else 1)
+    rounds = max(1, min(params.rounds, MOST_BYTES // (bytes_of(params.depth) * len(plan) * outputs)))
     started = time.monotonic()
     with ThreadPoolExecutor(min(len(plan), cores())) as pool:
         boosters = list(pool.map(lambda m: _begin(X, rows, plan, m, options), range(len(plan))))
-        curve, out_of_time = _grow(boosters, params, pool.map, None if seconds is None else started + seconds)
+        curve, kept, out_of_time = _grow(boosters, rounds, params.patience, pool.map, None if seconds is None else started + seconds)
         count = 1 + int(np.argmin(curve))
-        outputs = 1 if classes == 2 else classes
-        dumps = pool.map(lambda booster: booster.dump_model(num_iteration=count)["tree_info"], boosters)
+        each = list(zip(boosters, kept[count - 1], plan.held, strict=True))
+        dumps = pool.map(lambda one: one[0].dump_model(num_iteration=one[1])["tree_info"], each)
         trees = Trees(features, [[tree["tree_structure"] for tree in dump] for dump in dumps], outputs).eval()
-        raw = list(
-            pool.map(lambda m: _logits(boosters[m].predict(X[plan.held[m].numpy()], raw_score=True, num_iteration=count)), range(len(plan)))
-        )
-    _check(trees, rows.take(plan.held[0][:256]).inputs, raw[0][:256])
+        raw = list(pool.map(lambda one: _logits(one[0].predict(X[one[2].numpy()], raw_score=True, num_iteration=one[1])), each))
+    for network, (held, logits) in enumerate(zip(plan.held, raw, strict=True)):
+        _check(trees, network, rows.take(held[:256]).inputs, logits[:256])
     return Boosted(trees, count, raw, curve, out_of_time)
 
 
-def share_of(boosted: Boosted, networks: Sequence[nn.Module], rows: Rows, plan: Plan) -> float:
+def share_of(boosted: Boosted, networks: Sequence[nn.Module], rows: Rows, plan: Plan, size: int) -> float:
     """Share of the trees at which networks and trees together have the lowest log loss on the rows held out for each, in [0, 1].
 
-    One number, chosen on all of these rows, tells next to nothing of any.
+    One number, chosen on all of these rows, tells next to nothing of any. A network scores `size` rows at once.
     """
-    held = [rows.take(index) for index in plan.held]
     with torch.inference_mode():
         alone = [
-            log_mean_probability(network(part.take(slice(start, start + HELD)).inputs)[0]).numpy()
-            for network, part in zip(networks, held, strict=True)
-            for start in range(0, len(part), HELD)
+            log_mean_probability(network(rows.take(chosen).inputs)[0]).numpy()
+            for network, held in zip(networks, plan.held, strict=True)
+            for chosen in torch.split(held, size)
         ]
     weights = None if rows.weights is None else rows.weights[torch.cat(plan.held)].numpy()
     return best_share(np.concatenate(alone), np.concatenate(boosted.held), rows.labels[torch.cat(plan.held)].numpy(), weights)
@@ -134,21 +135,29 @@ def _begin(X: NDArray[np.float32], rows: Rows, plan: Plan, network: int, options
     return booster
 
 
-def _grow(boosters: list[Any], params: Boosting, each: Callable[..., Any], deadline: float | None) -> tuple[list[float], bool]:
-    """Mean held-out log loss after each round, and whether the time was up; ends `patience` rounds after the lowest."""
+def _grow(
+    boosters: list[Any], rounds: int, patience: int, each: Callable[..., Any], deadline: float | None
+) -> tuple[list[float], list[list[int]], bool]:
+    """Mean held-out log loss after each round, how many iterations each booster holds by then, and whether the time was up.
+
+    Ends `patience` rounds after the lowest. A round in which a booster finds no split leaves it no iteration.
+    """
     curve: list[float] = []
+    kept: list[list[int]] = []
 
-    def step(booster: Any) -> float:
+    def step(booster: Any) -> tuple[float, int]:
         booster.update()
-        return float(booster.eval_valid()[0][2])
+        return float(booster.eval_valid()[0][2]), booster.current_iteration()
 
-    with _progress(params.rounds) as say:
-        while len(curve) < params.rounds and len(curve) - int(np.argmin(curve or [0])) <= params.patience:
-            curve.append(float(np.mean(list(each(step, boosters)))))
+    with _progress(rounds) as say:
+        while len(curve) < rounds and len(curve) - int(np.argmin(curve or [0])) <= patience:
+            losses, iterations = zip(*each(step, boosters), strict=True)
+            curve.append(float(np.mean(losses)))
+            kept.append(list(iterations))
             say(len(curve), curve[-1])
             if deadline is not None and time.monotonic() >= deadline:
-                return curve, True
-    return curve, False
+                return curve, kept, True
+    return curve, kept, False
 
 
 @contextmanager
@@ -177,9 +186,9 @@ def _logits(raw: NDArray[np.floating]) -> Floats:
     return np.stack([np.zeros_like(raw), raw], axis=1) if raw.ndim == 1 else np.asarray(raw)
 
 
-def _check(trees: Trees, inputs: Mapping[str, torch.Tensor], expected: Floats) -> None:
+def _check(trees: Trees, network: int, inputs: Mapping[str, torch.Tensor], expected: Floats) -> None:
     with torch.inference_mode():
-        found = trees(inputs)[:, 0].numpy()
+        found = trees(inputs)[:, network].numpy()
     difference = float(np.max(np.abs(found - expected) / (1 + np.abs(expected)), initial=0.0))
     if not difference <= TOLERANCE:
         raise must(

@@ -31,8 +31,6 @@ from pipelines.params.train import Train
 
 #: Seconds between checkpoints: what a killed run loses at most, plus one epoch.
 CHECKPOINT_EVERY = 5.0
-#: Held-out rows of a table that are judged at once.
-JUDGED = 4096
 #: Epochs on each side over which valid log loss is averaged to choose the best one.
 REACH = 2
 #: Multiply-adds of a forward step below which one thread is as fast as two.
@@ -72,7 +70,7 @@ def fit(
     checkpoint: Path,
     *,
     augment: Augmentation | None = None,
-    judged: int = JUDGED,
+    judged: int = 4096,
     watchers: Sequence[Callback] = (),
 ) -> Fitted:
     """Train the networks of `plan` side by side; a run that was killed goes on from `checkpoint`, which the caller removes once the result is written.

@@ -44,15 +44,21 @@ class Learner(pl.LightningModule):  # type: ignore[misc]
         self._sums = []
 
     def training_step(self, batch: Rows) -> Tensor:
-        """Sum over the networks of the mean of their members' losses; raises NotFiniteError where the last step's was not finite.
+        """Sum over the networks of the mean of their members' losses; raises NotFiniteError on one that is not finite.
 
-        The last step's: asking a GPU for a loss waits for it, and it would idle until it is given the next step.
+        On a GPU only at the next step: asking for a loss waits for it, and it would idle until it is given that step.
         """
-        logits, _ = self.stack(batch.inputs)
+        try:
+            logits, _ = self.stack(batch.inputs)
+        except Exception:
+            self._refuse_last()  # what a network says of broken weights is not the cause
+            raise
         counted = () if batch.weights is None else (batch.weights.flatten(),)
         loss = self.loss(logits.float().flatten(0, 1), batch.labels.flatten(), *counted)
         self._refuse_last()
         self._last = self.global_step, batch.index, logits.detach(), loss.detach()
+        if loss.device.type == "cpu":
+            self._refuse_last()
         self._sums.append((loss.detach(), batch.labels.numel()))
         return loss * self.stack.count
 

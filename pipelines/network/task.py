@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipelines.network.fit import Fitted
 
 TRAIN, VALID, CALIB = 0, 1, 2
+#: Held-out rows of a table that are judged at once.
+JUDGED = 4096
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,16 @@ class Task:
     def fit(self, params: Train, checkpoint: Path, watchers: Sequence[Callback] = ()) -> Fitted:
         """Train the networks; see `pipelines.network.fit.fit`."""
         from pipelines.network.augment import augmentation
-        from pipelines.network.fit import JUDGED, fit
+        from pipelines.network.fit import fit
 
         augment = augmentation(params.augment, self.rows.inputs)
-        judged = max(1, JUDGED // self._size(params))
-        return fit(self.rows, self.plan, params, self.make(params), checkpoint, augment=augment, judged=judged, watchers=watchers)
+        return fit(
+            self.rows, self.plan, params, self.make(params), checkpoint, augment=augment, judged=self.judged(params), watchers=watchers
+        )
+
+    def judged(self, params: Train) -> int:
+        """Rows that the networks score at once without more memory than a step of the training takes."""
+        return max(1, JUDGED // self._size(params))
 
     def _size(self, params: Train) -> int:
         """How many times the memory of a plain row a row takes inside a network: images are large there, and so are many numbers in pieces."""

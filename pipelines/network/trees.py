@@ -14,6 +14,8 @@ from torch import Tensor, nn
 Floats = NDArray[np.float32]
 #: Values of a category that get a feature of their own: the most frequent ones.
 OWN_FEATURE = 16
+#: A tree without a split that changes no logit.
+NOTHING: Mapping[str, Any] = {"leaf_value": 0.0}
 
 
 def _at(table: Tensor, places: Tensor) -> Tensor:
@@ -84,6 +86,12 @@ def depth_of(tree: Mapping[str, Any]) -> int:
     return 1 + max(depth_of(tree["left_child"]), depth_of(tree["right_child"])) if "split_feature" in tree else 0
 
 
+def bytes_of(depth: int) -> int:
+    """Bytes of the tensors that hold a tree of some depth."""
+    leaves = 1 << depth
+    return (leaves - 1) * (8 + 4) + leaves * 4 + 2 * 8
+
+
 def heap_of(tree: Mapping[str, Any], depth: int) -> Heap:
     """A tree of LightGBM's `dump_model`, whose splits are all "at most": thresholds are rounded down to float32, which moves no float32 number."""
     heap = Heap(np.zeros(2**depth - 1, np.int64), np.full(2**depth - 1, np.inf, np.float32), np.zeros(2**depth, np.float32))
@@ -107,7 +115,7 @@ class Trees(nn.Module):
     """Boosted trees of M networks' folds: inputs to logits (B, M, K).
 
     `grown` are the trees, as `dump_model` gives them, of each network, one after the other; in each round one for each of `outputs`, which is
-    1 for two classes: the log odds of the second.
+    1 for two classes: the log odds of the second. A network of fewer trees than another gets some that say nothing.
     """
 
     feature: Tensor
@@ -118,7 +126,9 @@ class Trees(nn.Module):
 
     def __init__(self, features: Features, grown: Sequence[Iterable[Mapping[str, Any]]], outputs: int) -> None:
         super().__init__()
-        trees = [tree for one in grown for tree in one]
+        lists = [list(one) for one in grown]
+        most = max(map(len, lists))
+        trees = [tree for one in lists for tree in (*one, *[NOTHING] * (most - len(one)))]
         self.features, self.networks, self.outputs = features, len(grown), outputs
         self.depth = max(1, *map(depth_of, trees))
         heaps = [heap_of(tree, self.depth) for tree in trees]

@@ -52,6 +52,14 @@ def test_a_learner_that_knows_nothing_gets_no_share_and_one_that_knows_all_the_w
     assert best_share(noise, first, labels) > 0.9
 
 
+def test_a_learner_that_adds_nothing_gets_no_share_at_all() -> None:
+    first, second, labels = drawn(5, rows=2000)
+    assert best_share(first, first, labels) == 0
+    assert best_share(first, np.zeros_like(first) + 50 * (labels[:, None] != np.arange(3)), labels) == 0, "one that is always wrong"
+    assert best_share(second - 50 * (labels[:, None] == np.arange(3)), first, labels) == 1
+    assert 0 < best_share(first, second, labels) < 1
+
+
 def test_a_weight_counts_as_that_many_rows_do() -> None:
     first, second, labels = drawn(3, rows=60)
     times = np.random.default_rng(4).integers(1, 9, len(labels))

@@ -86,6 +86,18 @@ def test_training_and_scoring_read_any_text_alike(texts: list[str | None], rando
         np.testing.assert_array_equal(encode.transform_texts(FITTED, {"note": narrow})[0], trained[place])
 
 
+def test_a_model_fitted_before_texts_had_pieces_reads_what_it_read() -> None:
+    """Then a row held 128 words and pairs, numbered as they are now."""
+    item = FITTED["texts"][0]
+    old = {"name": "note", "words": [number for number in item["words"] if number < words.PIECES], "length": 128}
+    found = words.ids([" ".join(f"{chr(0x4E00 + place)} free" for place in range(60)) + " entry"])[:1]
+    assert GOLDEN["entry"] in found[0] and GOLDEN["entry"] in old["words"]
+    assert GOLDEN["entry"] not in found[0, :128]
+    code = 1 + old["words"].index(GOLDEN["entry"])
+    assert code not in encode.transform_texts({"texts": [old]}, {"note": found})[0]
+    assert code in encode.transform_texts({"texts": [{**old, "read": words.LENGTH}]}, {"note": found})[0]
+
+
 def test_what_is_fitted_are_the_words_of_several_rows_and_rows_without_any_are_counted() -> None:
     item = FITTED["texts"][0]
     once = words.ids(["only here, and there"])
@@ -94,8 +106,8 @@ def test_what_is_fitted_are_the_words_of_several_rows_and_rows_without_any_are_c
     rows = words.ids(["free", "", "unheard of", "ok unheard"])
     codes = encode.transform_texts(FITTED, {"note": rows})
     assert (codes.astype(bool).sum(axis=1) > 0).tolist() == [True, False, True, True, True]
-    assert encode.unseen_counts(FITTED, {}, {}, {"note": rows}) == {"note": 2}, (
-        "a text without words is no missing one, and pieces make no word"
+    assert encode.unseen_counts(FITTED, {}, {}, {"note": words.ids(["free", "", "雪 雪", "freely", "ok"])}) == {"note": 2}, (
+        "a text without words is no missing one, and most pieces of an unknown word are known"
     )
     alone = encode.fit(
         np.arange(4.0)[:, None],

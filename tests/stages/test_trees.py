@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from scipy.special import softmax
+from sklearn.metrics import log_loss
 
 from pipelines import store, train
 from pipelines.core.pool import pooled
@@ -25,7 +26,7 @@ from pipelines.network.data import Plan, Rows, plan_of, tensors
 from pipelines.network.export import export
 from pipelines.network.stack import log_mean_probability
 from pipelines.network.tabm import TabularNetwork
-from pipelines.network.trees import OWN_FEATURE, Features, Trees, heap_of
+from pipelines.network.trees import OWN_FEATURE, Features, Trees, bytes_of, heap_of
 from pipelines.params.train import Boosting
 from pipelines.params.train import Network as NetworkParams
 from pipelines.scoring import Network
@@ -154,6 +155,34 @@ def test_trees_stop_where_their_held_out_log_loss_is_lowest() -> None:
     assert len(found.trees.root) == 3 * found.rounds
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_networks_whose_trees_find_no_split_in_a_round_keep_their_own(classes: int, seed: int) -> None:
+    """A flag that few rows have: LightGBM keeps no tree of a round without a split, so folds end with different numbers of them."""
+    rng = np.random.default_rng(seed)
+    flag = rng.random((400, 1)) < (0.03 if classes == 2 else 0.5)
+    labels = rng.integers(0, 2, 400) if classes == 2 else rng.integers(0, 3, 400) * flag[:, 0]
+    rows, plan = tensors({"categories": flag.astype(np.int64) + 1}, labels, np.arange(400)), folds(400, 5)
+    found = boost(rows, plan, Boosting(), cardinalities=[3], classes=classes, seed=0)
+    with torch.inference_mode():
+        trees = found.trees(rows.inputs).numpy()
+    for network, (held, logits) in enumerate(zip(plan.held, found.held, strict=True)):
+        np.testing.assert_allclose(trees[held.numpy(), network], logits, atol=1e-5)
+    losses = [
+        log_loss(labels[held.numpy()], softmax(own, axis=1), labels=range(classes)) for held, own in zip(plan.held, found.held, strict=True)
+    ]
+    assert np.mean(losses) == pytest.approx(found.curve[found.rounds - 1], abs=1e-5)
+
+
+def test_trees_of_many_classes_and_networks_take_no_more_of_the_file_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, most = rows_of(), 7 * 3 * 3 * bytes_of(6) + 1
+    monkeypatch.setattr(boosting, "MOST_BYTES", most)
+    found = grown(rows, folds(300), rounds=50, learning_rate=0.01)
+    assert len(found.curve) == found.rounds == 7
+    taken = sum(getattr(found.trees, name).nbytes for name in ("feature", "threshold", "value", "root", "leaf"))
+    assert taken <= most
+
+
 def test_with_weights_trees_learn_how_often_things_happened() -> None:
     numbers = np.repeat([[0.0], [1.0]], 200, axis=0).astype(np.float32)
     labels = np.tile([0, 0, 0, 0, 1, 1, 1, 1], 50)
@@ -215,7 +244,19 @@ def test_the_card_says_what_both_are_worth_and_nothing_where_there_are_no_trees(
     assert learners({}) is None
 
 
-def test_a_training_that_was_cut_off_goes_on_to_the_same_bytes(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trees_that_are_worth_nothing_do_not_ship(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train.main()
+    with_trees = json.loads((split / "data/train/metrics.json").read_text())
+    monkeypatch.setattr(boosting, "best_share", lambda *_: 0.0)
+    train.main()
+    without = json.loads((split / "data/train/metrics.json").read_text())
+    assert with_trees["tree_share"] > 0 == without["tree_share"]
+    assert without["model_bytes"] < with_trees["model_bytes"] / 2
+
+
+def test_a_training_that_was_cut_off_goes_on_to_the_same_bytes(
+    split: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     train.main()
     whole = digests(split)
     shutil.rmtree(split / "data/train")
@@ -229,7 +270,9 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_bytes(split: Path, monk
         with pytest.raises(KeyboardInterrupt):
             train.main()
     assert not (split / "data/train").exists()
+    assert "going on from the checkpoint" not in capsys.readouterr().err
     train.main()
+    assert "going on from the checkpoint" in capsys.readouterr().err
     assert digests(split) == whole
 
 
