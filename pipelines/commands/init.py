@@ -294,16 +294,13 @@ def _sections(ingest: Ingest, split: Split, utility: Utility, model: str) -> dic
     from pipelines.commands.check import SECTIONS
     from pipelines.params.registry import Registry
 
-    images = parse(
-        Train,
-        {"network": {"kind": "residual"}, "augment": {}, "max_epochs": 30, "patience": 8, "batch_size": 64, "learning_rate": 0.001},
-        "train",
-    )
-    tables = parse(Train, {"trees": {}} if set(_feature_kinds(ingest)) - {"text"} else {}, "train")
+    images = {"network": {"kind": "residual"}, "augment": {}, "patience": 8, "batch_size": 64, "learning_rate": 0.001}
+    kinds = set(_feature_kinds(ingest))
+    tables = ({"trees": {}} if kinds - {"text"} else {}) | ({"learning_rate": 0.0007} if "text" in kinds else {})
     given = {
         "ingest": ingest,
         "split": split,
-        "train": tables if ingest.picture is None else images,
+        "train": parse(Train, tables if ingest.picture is None else images, "train"),
         "utility": utility,
         "registry": parse(Registry, {"model": model}, "registry"),
     }

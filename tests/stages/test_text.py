@@ -52,6 +52,9 @@ def test_text_alone_goes_from_init_to_predict(empty: Path) -> None:
     summary = init_workspace("sms.csv", "label", positive="spam", cost_fn=1, cost_fp=10, report=said.append)
     assert [(column.name, column.role, column.kind) for column in summary.columns] == [("text", "feature", "text")]
     assert "text is a feature of kind text: free text, read by its words, pairs and pieces of words." in said
+    assert yaml.safe_load(Path("params.yaml").read_text())["train"]["learning_rate"] == 0.0007, (
+        "words are learnt by heart with larger steps"
+    )
     assert "1 columns are features: 1 of kind text." in said
     assert yaml.safe_load((empty / "params.yaml").read_text())["train"]["trees"] is None, "trees read no text"
     params(empty, tiny)
