@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines import champion, evaluate, gate, looks, store
 from pipelines.params.gate import Gate
-from tests.stages.judging import crown, edit, other_policy, params, quick
+from tests.stages.judging import crown, edit, params, quick
 
 ROWS = Path("data/evaluate/rows.parquet")
 SETTINGS = gate.settings_of(Gate())
@@ -24,9 +24,13 @@ SETTINGS = gate.settings_of(Gate())
 
 @pytest.fixture(scope="module")
 def evaluated(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with a champion that differs a little, evaluated. Read only."""
+    """A workspace with a champion that has another policy but acts alike, so that re-deciding it changes nothing, evaluated. Read only."""
     folder = Path(shutil.copytree(world, tmp_path_factory.mktemp("evaluated") / "copy"))
-    crown(folder, folder / "data/package/bundle", other_policy)
+    crown(
+        folder,
+        folder / "data/package/bundle",
+        lambda bundle: edit(bundle / "policy.json", lambda policy: policy.update(offsets=[0.0, 1e-9])),
+    )
     quick(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
