@@ -104,6 +104,13 @@ def invalid(frame: pl.DataFrame, prefix: str, classes: list[str], actions: list[
     return wrong
 
 
+def widest(frame: pl.DataFrame) -> float:
+    """A bound on the difference of any two utilities in the rows."""
+    seen = [frame[name].to_numpy() for name, kind in frame.schema.items() if name.endswith("_utility") and kind.is_float()]
+    found = np.abs(np.concatenate(seen)) if seen else np.zeros(0)
+    return 2 * float(found[np.isfinite(found)].max(initial=0.0))
+
+
 def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any], looked: Looked | None = None) -> Evidence:
     """The rows to compare, those that were holdout for both models and not looked at too often, with all that the verdict rests on."""
     classes, reach = tuple(evaluation["classes"]), evaluation.get("reach")
@@ -111,6 +118,7 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
     wrong = list(evaluation.get("broken") or mismatches(evaluation, champion))
     if not isinstance(reach, int | float) or not math.isfinite(reach):
         wrong.append("the largest difference of two actions on one row is missing")
+        reach = widest(frame)  # the verdict is ERROR; the figures are still shown
     unavailable = dict(evaluation.get("unavailable") or {})
     kept, comparator = constraints_of(frame, evaluation), evaluation.get("comparator") or {}
     shared, before = shares(frame, "champion"), np.zeros(frame.height, dtype=np.int64) if looked is None else looked.before
@@ -135,7 +143,7 @@ def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[
         champion=results(frame, "champion", classes) if compared else None,
         labels=labels,
         classes=classes,
-        reach=float(reach or 0.0),
+        reach=float(reach),
         groups=groups,
         champion_gain=(evaluation.get("champion_gain") or {}).get("gain"),
         reference_utility=column(frame, "trivial_utility"),
