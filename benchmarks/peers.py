@@ -94,6 +94,9 @@ def compare(one: Given, before: dict[str, Any], salts: int | None, halved: int, 
                 if purpose == "reported":
                     wanted = [EXPOST, *([HALVED] if salt <= halved else []), *(SEEDS if salt <= seeded else []), *wanted]
                 for name, found in repetition(table, salt, wanted, kept):
+                    if name == EXPOST:  # half the epochs and other seeds of an older one are nothing to compare it with
+                        for other in (HALVED, *SEEDS):
+                            kept.pop(other, None)
                     kept[name] = found
                     print(one.name, salt, name, f"{found['cost']:.4f}", flush=True)
                     yield entry

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from pipelines.core import calibration, policy, words
+from pipelines.core.words import LENGTH_BEFORE_PIECES
 from pipelines.errors import ExpostError
 
 Names = Annotated[list[str], Field(min_length=1)]
@@ -46,7 +47,7 @@ class _Text(_Form):
     name: str
     words: Annotated[list[Annotated[int, Field(ge=1, lt=words.BUCKETS)]], Field(min_length=1)]
     length: Annotated[int, Field(ge=1, le=words.LENGTH)]
-    read: Annotated[int, Field(ge=1, le=words.LENGTH)] = 128
+    read: Annotated[int, Field(ge=1, le=words.LENGTH)] = LENGTH_BEFORE_PIECES
 
 
 class _Image(_Form):

@@ -128,7 +128,7 @@ def slopes(read: Mapping[str, Any]) -> str:
     """How steep the probabilities that ship are on the holdout without a calibrator, with one fitted on held-out logits, and with the one that ships."""
     calibration, evaluation = read["calibration"], read["evaluation"]
     plain, factor = evaluation["slope_uncalibrated"], calibration["temperature"]
-    fitted = {end: None if value is None else value / factor for end, value in plain.items()} if factor else None
+    fitted = {end: None if value is None else value / factor for end, value in plain.items()} if plain and factor else None
     return (
         f"Slope left on the holdout (1 is right, above it too mild): {interval(plain)} without a calibrator, {interval(fitted)} with a temperature "
         f"fitted on logits of networks that never saw the row, {interval(evaluation['challenger']['calibration']['slope'])} with what ships, "

@@ -107,8 +107,7 @@ def invalid(frame: pl.DataFrame, prefix: str, classes: list[str], actions: list[
 def widest(frame: pl.DataFrame) -> float:
     """A bound on the difference of any two utilities in the rows."""
     seen = [frame[name].to_numpy() for name, kind in frame.schema.items() if name.endswith("_utility") and kind.is_float()]
-    found = np.abs(np.concatenate(seen)) if seen else np.zeros(0)
-    return 2 * float(found[np.isfinite(found)].max(initial=0.0))
+    return 2 * max((float(np.abs(values[np.isfinite(values)]).max(initial=0.0)) for values in seen), default=0.0)
 
 
 def evidence_of(frame: pl.DataFrame, evaluation: dict[str, Any], champion: dict[str, Any], looked: Looked | None = None) -> Evidence:

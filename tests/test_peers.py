@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 
+from benchmarks import peers as benchmark
 from benchmarks.comparison import EXPOST, HALVED, SEEDS, TRIVIAL, best_peer, overall, summarise
 from benchmarks.peer import PEERS, bounded_levels, class_weights
 from benchmarks.peers import trivial
@@ -30,6 +32,17 @@ def results(salts: range, cost: dict[str, float]) -> dict[str, dict[str, dict[st
         str(salt): {name: {**base, "cost": value + salt / 1e4, "log_loss": 1 - value, "epochs": 8} for name, value in cost.items()}
         for salt in salts
     }
+
+
+def test_another_seed_of_an_older_pipeline_is_not_compared_with_a_newer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pd.DataFrame({"x": [1.0]}).to_parquet(tmp_path / "features.parquet")
+    table = SimpleNamespace(inputs=tmp_path, rows=5, U=np.eye(2))
+    monkeypatch.setattr(benchmark, "prepare", lambda *_: table)
+    monkeypatch.setattr(benchmark, "summarise", lambda reported, _: sorted(reported["1"]))
+    monkeypatch.setattr(benchmark, "repetition", lambda table, salt, wanted, kept: [(EXPOST, {"cost": 1.0})] if EXPOST in wanted else [])
+    before = {"reported": {"1": {EXPOST: {}, HALVED: {}, **{name: {} for name in SEEDS}, TRIVIAL: {}}}}
+    one = SimpleNamespace(name="a table", task=TASKS["german_credit"])
+    assert [*benchmark.compare(one, before, 1, 0, 0)][-1]["summary"] == sorted([EXPOST, TRIVIAL])
 
 
 def test_the_best_peer_is_that_of_the_other_salts_and_need_not_be_best_on_those_reported() -> None:

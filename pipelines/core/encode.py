@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from pipelines.core.knots import knots
-from pipelines.core.words import BUCKETS, FILL, LENGTH, MISSING, PIECES
+from pipelines.core.words import BUCKETS, FILL, LENGTH, LENGTH_BEFORE_PIECES, MISSING, PIECES
 from pipelines.errors import must
 
 FORMAT = 1
@@ -27,8 +27,6 @@ UNSEEN = 0
 MANY_VALUES, VALUE_ROWS = 100, 3
 #: Words, pairs and pieces of a text column that are kept, the most frequent ones, and train rows that each must occur in.
 MOST_WORDS, WORD_ROWS = 8192, 2
-#: Numbers of a text that models fitted before pieces look at.
-READ_ONCE = 128
 #: Texts that are encoded at once.
 AT_ONCE = 4096
 Floats = NDArray[np.float64]
@@ -189,15 +187,15 @@ def _transform_text(fitted: Mapping[str, Any], found: Codes) -> NDArray[np.int64
     table[words] = np.arange(1, len(words) + 1)
     made = np.full((len(found), length), UNSEEN, dtype=np.int64)
     for start in range(0, len(found), AT_ONCE):
-        codes = table[read(fitted, found[start : start + AT_ONCE])]
+        codes = table[looked_at(fitted, found[start : start + AT_ONCE])]
         first = np.argsort(codes == UNSEEN, axis=1, kind="stable")[:, :length]
         made[start : start + AT_ONCE, : first.shape[1]] = np.take_along_axis(codes, first, axis=1)
     return made
 
 
-def read(fitted: Mapping[str, Any], found: Codes) -> Codes:
-    """Of a text's numbers those that are looked at: of a model that was fitted before texts had pieces the first 128."""
-    return found[:, : fitted.get("read", READ_ONCE)]
+def looked_at(fitted: Mapping[str, Any], found: Codes) -> Codes:
+    """Of a text's numbers (n, L) those that this model looks at."""
+    return found[:, : fitted.get("read", LENGTH_BEFORE_PIECES)]
 
 
 def named(names: Sequence[str], columns: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -229,7 +227,7 @@ def unseen_counts(
     preprocessing: Mapping[str, Any], categories: Mapping[str, Codes], vocabularies: Mapping[str, Sequence[str]], texts: Mapping[str, Codes]
 ) -> dict[str, int]:
     """Rows of each category column that hold a value never seen in train, and of each text column that hold nothing
-    known from train: no word, and less than half of the pieces, since hashing takes some of those for others.
+    known from train: no word, and at most half of all, since hashing takes some of those for others.
 
     The columns are those that `transform` and `transform_texts` take.
     """
@@ -246,7 +244,7 @@ def unseen_counts(
 
 def _unheard(fitted: Mapping[str, Any], found: Codes) -> NDArray[np.bool_]:
     """Rows (n,) of a text column whose text holds nothing known from train; a missing one is known to be missing."""
-    numbers = read(fitted, found)
+    numbers = looked_at(fitted, found)
     known = np.isin(numbers, fitted["words"])
     word = (known & (numbers < PIECES)).any(axis=1)
     few = 2 * known.sum(axis=1) <= (numbers != FILL).sum(axis=1)

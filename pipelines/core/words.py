@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 #: Numbers fit 16 bits; words, pairs and pieces of one row that are kept: of a longer text first the pieces are left out, then the later words.
 PIECES, BUCKETS, LENGTH = 1 << 15, 1 << 16, 512
 FILL, MISSING = 0, 1
+#: Of a text's numbers those that a model reads which was fitted before there were pieces.
+LENGTH_BEFORE_PIECES = 128
 #: Characters in a piece of a word: at least, at most.
 SHORTEST, LONGEST = 2, 4
 #: Characters of a text that are looked at.

@@ -31,6 +31,8 @@ from pipelines.params.train import Train
 
 #: Seconds between checkpoints: what a killed run loses at most, plus one epoch.
 CHECKPOINT_EVERY = 5.0
+#: Held-out rows of a table that are judged at once.
+JUDGED = 4096
 #: Epochs on each side over which valid log loss is averaged to choose the best one.
 REACH = 2
 #: Multiply-adds of a forward step below which one thread is as fast as two.
@@ -70,7 +72,7 @@ def fit(
     checkpoint: Path,
     *,
     augment: Augmentation | None = None,
-    judged: int = 4096,
+    judged: int = JUDGED,
     watchers: Sequence[Callback] = (),
 ) -> Fitted:
     """Train the networks of `plan` side by side; a run that was killed goes on from `checkpoint`, which the caller removes once the result is written.

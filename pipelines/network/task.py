@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pipelines.network.fit import Fitted
 
 TRAIN, VALID, CALIB = 0, 1, 2
-#: Held-out rows of a table that are judged at once.
-JUDGED = 4096
 
 
 @dataclass(frozen=True)
@@ -87,6 +85,8 @@ class Task:
 
     def judged(self, params: Train) -> int:
         """Rows that the networks score at once without more memory than a step of the training takes."""
+        from pipelines.network.fit import JUDGED
+
         return max(1, JUDGED // self._size(params))
 
     def _size(self, params: Train) -> int:
