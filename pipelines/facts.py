@@ -111,16 +111,26 @@ def pooled(read: Mapping[str, Any]) -> str | None:
     )
 
 
+#: What learns beside the network, by the name that its figures start with: how it is called, and what is said of its size.
+BESIDE = {
+    "tree": ("trees", "{tree_rounds} rounds of boosted trees"),
+    "logistic": ("logistic regression", "a logistic regression of strength {logistic_strength:g}"),
+}
+
+
 def learners(read: Mapping[str, Any]) -> str | None:
-    """What network and boosted trees are worth alone and together; None where there are no trees, or the training's figures are not at hand."""
+    """What the network and the learners beside it are worth alone and together; None where it is alone, or the training's figures are not at hand."""
     found = read.get("training", {})
-    if not found.get("tree_rounds"):
+    beside = [name for name in BESIDE if f"{name}_share" in found]
+    if not beside:
         return None
     several = " (the mean of each alone)" if found["networks"] > 1 else ""
+    shares = {BESIDE[name][1].format(**found): found[f"{name}_share"] for name in beside}
+    told = ", ".join(f"{share:.2f} of {what}" for what, share in {**shares, "the network": 1 - sum(shares.values())}.items())
+    losses = ", ".join(f"{BESIDE[name][0]} {found[f'{name}_log_loss']:.4f}" for name in beside)
     return (
-        f"network and boosted trees are pooled: {found['tree_rounds']} rounds of trees have a share of {found['tree_share']:.2f}; log loss on "
-        f"held-out rows{several}: network {found['network_log_loss']:.4f}, trees {found['tree_log_loss']:.4f}, all together "
-        f"{found['valid_log_loss']:.4f}"
+        f"probabilities are pooled, with shares of {told}; log loss on held-out rows{several}: network {found['network_log_loss']:.4f}, "
+        f"{losses}, all together {found['valid_log_loss']:.4f}"
     )
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 ARRAYS = ("numbers", "categories", "text", "labels", "parts", "weights", "unseen")
 CHECKPOINTS = Path(".checkpoints")
+#: What learns beside the networks, by the name that its figures start with, and what a person is told of its size.
+BESIDE = {"tree": "{tree_rounds} rounds of trees", "logistic": "a logistic regression"}
 
 
 def checkpoint_path(params: Train) -> Path:
@@ -93,27 +95,25 @@ def _images(rows: NDArray[np.int64], meta: dict[str, Any]) -> dict[str, NDArray[
 
 
 def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train, kept: Path) -> tuple[Fitted, dict[str, float], bytes]:
-    """Networks, figures of the trees beside them, and the file of both."""
+    """Networks, figures of what learnt beside them, and the file of all."""
     task = task_of(inputs, preprocessing)
     from pipelines.network.export import export
 
     started = time.monotonic()
-    boosted = task.boost(params)
+    partners = task.partners(params)
     fitted = task.fit(_within(params, time.monotonic() - started), kept)
     sample = task.rows.take(task.plan.held[0][:256]).inputs
-    if boosted is None:
+    if not partners:
         return fitted, {}, export(fitted.networks, sample)
-    from pipelines.network.boost import share_of
+    from pipelines.network.partners import shares_of
 
-    share = share_of(boosted, fitted.networks, task.rows, task.plan, task.judged(params))
-    figures = {
-        "tree_rounds": boosted.rounds,
-        "tree_share": round(share, 4),
-        "tree_log_loss": boosted.curve[boosted.rounds - 1],
-        "network_log_loss": fitted.valid_log_loss,
-        "trees_out_of_time": int(boosted.out_of_time),
-    }
-    return fitted, figures, export(fitted.networks, sample, boosted.trees if share else None, share)
+    shares = shares_of(partners, fitted.networks, task.rows, task.plan, task.judged(params))
+    figures = {"network_log_loss": fitted.valid_log_loss}
+    for partner, share in zip(partners, shares, strict=True):
+        found = {**partner.figures, "share": round(share, 4), "log_loss": partner.log_loss, "out_of_time": int(partner.out_of_time)}
+        figures |= {f"{partner.name}_{key}": value for key, value in found.items()}
+    shipped = [(partner.module, share) for partner, share in zip(partners, shares, strict=True) if share]
+    return fitted, figures, export(fitted.networks, sample, shipped)
 
 
 def _within(params: Train, spent: float) -> Train:
@@ -123,14 +123,14 @@ def _within(params: Train, spent: float) -> Train:
     return params.model_copy(update={"max_minutes": max(params.max_minutes - spent / 60, 1e-6)})
 
 
-def _metrics(fitted: Fitted, trees: dict[str, float], model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
+def _metrics(fitted: Fitted, partners: dict[str, float], model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
     losses = -logits[np.arange(len(logits)), inputs.labels]
     found = {
-        **trees,
+        **partners,
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "networks": len(fitted.networks),
-        "out_of_time": int(fitted.out_of_time or trees.get("trees_out_of_time", 0)),
+        "out_of_time": int(_cut(fitted, partners)),
         "parameters": sum(weight.numel() for network in fitted.networks for weight in network.parameters()),
         "model_bytes": len(model),
     }
@@ -141,6 +141,11 @@ def _metrics(fitted: Fitted, trees: dict[str, float], model: bytes, logits: NDAr
         "train_log_loss": _mean(losses, inputs, inputs.parts == TRAIN),
         "valid_log_loss": _mean(losses, inputs, inputs.parts == VALID),
     }
+
+
+def _cut(fitted: Fitted, partners: dict[str, float]) -> bool:
+    """Whether the time was up for any."""
+    return fitted.out_of_time or any(partners.get(f"{name}_out_of_time") for name in BESIDE)
 
 
 def _mean(losses: NDArray[np.float32], inputs: Inputs, chosen: NDArray[np.bool_]) -> float:
@@ -155,7 +160,7 @@ def main() -> None:
     params = load(Train)
     inputs, preprocessing = read_inputs()
     kept = checkpoint_path(params)
-    fitted, trees, model = _fit_and_export(inputs, preprocessing, params, kept)
+    fitted, partners, model = _fit_and_export(inputs, preprocessing, params, kept)
     network = Network(model)
     scores = network(inputs.arrays)
     logits = network.unseen_logits(inputs.arrays, inputs.unseen) if inputs.repeats else scores.logits
@@ -166,14 +171,14 @@ def main() -> None:
             np.save(out / f"{name}.npy", values)
         with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows(history_rows(fitted.history))
-        store.write_json(out / "metrics.json", _metrics(fitted, trees, model, logits, inputs))
+        store.write_json(out / "metrics.json", _metrics(fitted, partners, model, logits, inputs))
     checkpoint.remove(kept)
     several = f" of {len(fitted.networks)} networks" if len(fitted.networks) > 1 else ""
     done = f"trained {len(fitted.history)} epochs{several}, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
-    if trees:
-        done += f"; {trees['tree_rounds']} rounds of trees with {trees['tree_log_loss']:.4f}, whose share is {trees['tree_share']:.2f}"
-    cut = fitted.out_of_time or trees.get("trees_out_of_time")
-    print(f"{done}; train.max_minutes cut it short" if cut else done, file=sys.stderr)
+    for name, told in BESIDE.items():
+        if f"{name}_share" in partners:
+            done += f"; {told.format(**partners)} with {partners[f'{name}_log_loss']:.4f}, whose share is {partners[f'{name}_share']:.2f}"
+    print(f"{done}; train.max_minutes cut it short" if _cut(fitted, partners) else done, file=sys.stderr)
 
 
 if __name__ == "__main__":

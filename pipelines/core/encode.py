@@ -218,6 +218,11 @@ def text_sizes(preprocessing: Mapping[str, Any]) -> list[tuple[int, int]]:
     return [(1 + len(fitted["words"]), fitted["length"]) for fitted in preprocessing.get("texts", ())]
 
 
+def first_pieces(preprocessing: Mapping[str, Any]) -> list[int]:
+    """Of each text column of the network the code from which on codes are pieces of words, not words or pairs."""
+    return [1 + int(np.searchsorted(fitted["words"], PIECES)) for fitted in preprocessing.get("texts", ())]
+
+
 def number_count(preprocessing: Mapping[str, Any]) -> int:
     """Number of float columns of the network, indicators included."""
     return sum(bool(fitted["grid"]) + bool(fitted["indicator"]) for fitted in preprocessing["numbers"])

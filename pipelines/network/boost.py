@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from pipelines.core.pool import best_share
 from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
-from pipelines.network.stack import log_mean_probability
+from pipelines.network.progress import Progress
 from pipelines.network.trees import Features, Trees, bytes_of
 from pipelines.params.train import Boosting
 from pipelines.scoring import cores
@@ -42,6 +39,22 @@ class Boosted:
     held: list[Floats]
     curve: list[float]
     out_of_time: bool
+    name: str = "tree"
+
+    @property
+    def module(self) -> Trees:
+        """The trees."""
+        return self.trees
+
+    @property
+    def log_loss(self) -> float:
+        """Held-out log loss of the trees alone, in nats, the mean over networks."""
+        return self.curve[self.rounds - 1]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """How many rounds there are."""
+        return {"rounds": self.rounds}
 
 
 def boost(
@@ -73,21 +86,6 @@ def boost(
     for network, (held, logits) in enumerate(zip(plan.held, raw, strict=True)):
         _check(trees, network, rows.take(held[:256]).inputs, logits[:256])
     return Boosted(trees, count, raw, curve, out_of_time)
-
-
-def share_of(boosted: Boosted, networks: Sequence[nn.Module], rows: Rows, plan: Plan, size: int) -> float:
-    """Share of the trees at which networks and trees together have the lowest log loss on the rows held out for each, in [0, 1].
-
-    One number, chosen on all of these rows, tells next to nothing of any. A network scores `size` rows at once.
-    """
-    with torch.inference_mode():
-        alone = [
-            log_mean_probability(network(rows.take(chosen).inputs)[0]).numpy()
-            for network, held in zip(networks, plan.held, strict=True)
-            for chosen in torch.split(held, size)
-        ]
-    weights = None if rows.weights is None else rows.weights[torch.cat(plan.held)].numpy()
-    return best_share(np.concatenate(alone), np.concatenate(boosted.held), rows.labels[torch.cat(plan.held)].numpy(), weights)
 
 
 def _options(params: Boosting, classes: int, seed: int, threads: int) -> dict[str, Any]:
@@ -149,36 +147,15 @@ def _grow(
         booster.update()
         return float(booster.eval_valid()[0][2]), booster.current_iteration()
 
-    with _progress(rounds) as say:
-        while len(curve) < rounds and len(curve) - int(np.argmin(curve or [0])) <= patience:
-            losses, iterations = zip(*each(step, boosters), strict=True)
-            curve.append(float(np.mean(losses)))
-            kept.append(list(iterations))
-            say(len(curve), curve[-1])
-            if deadline is not None and time.monotonic() >= deadline:
-                return curve, kept, True
-    return curve, kept, False
-
-
-@contextmanager
-def _progress(rounds: int) -> Iterator[Callable[[int, float], None]]:
-    """One line that is written over on a terminal; elsewhere one each ten seconds."""
-    tty, said = sys.stderr.isatty(), time.monotonic()
-
-    def say(done: int, loss: float) -> None:
-        nonlocal said
-        text = f"trees, round {done}/{rounds}  valid log loss {loss:.4f}"
-        if tty:
-            print(f"\r{text}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - said >= 10:
-            said = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    try:
-        yield say
-    finally:
-        if tty:
-            print(file=sys.stderr)
+    progress, late = Progress(rounds), False
+    while len(curve) < rounds and len(curve) - int(np.argmin(curve or [0])) <= patience and not late:
+        losses, iterations = zip(*each(step, boosters), strict=True)
+        curve.append(float(np.mean(losses)))
+        kept.append(list(iterations))
+        progress.say(len(curve), f"trees, round {len(curve)}/{rounds}  valid log loss {curve[-1]:.4f}")
+        late = deadline is not None and time.monotonic() >= deadline
+    progress.end()
+    return curve, kept, late
 
 
 def _logits(raw: NDArray[np.floating]) -> Floats:

@@ -22,13 +22,13 @@ TOLERANCE = 1e-5
 OUTPUTS = {"output_of_logits": "logits", "output_of_embedding": "embedding", "output_of_each": "each"}
 
 
-def export(networks: Sequence[nn.Module], sample: Inputs, trees: nn.Module | None = None, share: float = 0.0) -> bytes:
-    """Export networks in evaluation mode, and the trees that are pooled with them, as one file.
+def export(networks: Sequence[nn.Module], sample: Inputs, partners: Sequence[tuple[nn.Module, float]] = ()) -> bytes:
+    """Export networks in evaluation mode, and what is pooled with them by what share, as one file.
 
     `sample` are inputs of rows on which it must agree with torch to 1e-5, else ExpostError.
     """
     inputs = {name: value for name, value in sample.items() if value.shape[1]}
-    exported = Exported(networks, list(inputs), trees, share).eval()
+    exported = Exported(networks, list(inputs), partners).eval()
     outputs = OUTPUTS if len(networks) > 1 else {key: name for key, name in OUTPUTS.items() if name != "each"}
     content = _export(exported, inputs, outputs)
     with torch.inference_mode():

@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from pipelines.errors import NotFiniteError, TerminatedError, must
 from pipelines.network.checkpoint import intact, save
 from pipelines.network.data import Augmentation, Judging, Plan, Rows, Training, mix, placed
 from pipelines.network.learner import Learner
+from pipelines.network.progress import Progress
 from pipelines.network.stack import Stack
 from pipelines.params.train import Train
 
@@ -97,7 +97,7 @@ def fit(
             precision=_precision(device),
             max_epochs=params.max_epochs,
             gradient_clip_val=params.gradient_clip,
-            callbacks=[best, patient, timer, keeper, *(watchers or [Progress(params.max_epochs)])],
+            callbacks=[best, patient, timer, keeper, *(watchers or [Shown(params.max_epochs)])],
             deterministic=device == "cpu",
             logger=False,
             enable_checkpointing=True,
@@ -270,27 +270,21 @@ class Keeper(Checkpoint):  # type: ignore[misc]
             self.written = time.monotonic()
 
 
-class Progress(Callback):  # type: ignore[misc]
-    """A bar on a terminal; elsewhere one line at the end and one each ten seconds."""
+class Shown(Callback):  # type: ignore[misc]
+    """Shows each epoch as it ends."""
 
     def __init__(self, epochs: int) -> None:
-        self.epochs, self.tty, self.said = epochs, sys.stderr.isatty(), time.monotonic()
+        self.epochs, self.progress = epochs, Progress(epochs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: Learner) -> None:
         """Show the epoch."""
         done = module.current_epoch + 1
-        text = f"epoch {done}/{self.epochs}  train loss {module.train_loss:.4f}  valid log loss {module.valid_log_loss:.4f}"
-        if self.tty:
-            filled = round(24 * done / self.epochs)
-            print(f"\r[{'#' * filled}{'.' * (24 - filled)}] {text}", end="", file=sys.stderr, flush=True)
-        elif time.monotonic() - self.said >= 10:
-            self.said = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+        losses = f"train loss {module.train_loss:.4f}  valid log loss {module.valid_log_loss:.4f}"
+        self.progress.say(done, f"epoch {done}/{self.epochs}  {losses}")
 
     def on_train_end(self, trainer: pl.Trainer, module: Learner) -> None:
         """Leave the bar's line."""
-        if self.tty:
-            print(file=sys.stderr)
+        self.progress.end()
 
 
 def use_threads(work: int) -> int:

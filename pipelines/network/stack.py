@@ -137,13 +137,14 @@ class Exported(nn.Module):
     """What `model.onnx` computes of its inputs: `logits` (B, K), log of the mean probability of all networks and members, and `embedding` (B, D).
 
     With several networks `each` (B, M, K) too: the same of every network alone, so that a row is scored by those that never saw it. The
-    embedding is the mean over networks and members. With `trees`, which give logits (B, M, K), each network's probability is pooled with
-    that of its own trees, which have a share of `share`; see `pipelines.core.pool`.
+    embedding is the mean over networks and members. Each network's probability is pooled with those of its own `partners`, which give logits
+    (B, M, K) and have a share each; the rest is the network's. See `pipelines.core.pool`.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], names: Sequence[str], trees: nn.Module | None = None, share: float = 0.0) -> None:
+    def __init__(self, networks: Sequence[nn.Module], names: Sequence[str], partners: Sequence[tuple[nn.Module, float]] = ()) -> None:
         super().__init__()
-        self.networks, self.names, self.trees, self.share = nn.ModuleList(networks), list(names), trees, share
+        self.networks, self.names = nn.ModuleList(networks), list(names)
+        self.partners, self.shares = nn.ModuleList(partner for partner, _ in partners), [share for _, share in partners]
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return (logits, embedding) or (logits, embedding, each)."""
@@ -152,9 +153,11 @@ class Exported(nn.Module):
         each = [log_mean_probability(logits) for logits, _ in found]
         embedding = torch.stack([embedding.mean(dim=1) for _, embedding in found]).mean(dim=0)
         stacked = torch.stack(each, dim=1)
-        if self.trees is not None:
-            grown = torch.log_softmax(self.trees(named), dim=-1)
-            stacked = torch.log_softmax((1 - self.share) * stacked + self.share * grown, dim=-1)
+        if self.shares:
+            stacked = (1 - sum(self.shares)) * stacked
+            for partner, share in zip(self.partners, self.shares, strict=True):
+                stacked = stacked + share * torch.log_softmax(partner(named), dim=-1)
+            stacked = torch.log_softmax(stacked, dim=-1)
         if len(each) == 1:
             return stacked[:, 0], embedding
         return log_mean_probability(stacked), embedding, stacked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,10 @@ from pipelines.params.train import Network, Train
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
-    from pipelines.network.boost import Boosted
     from pipelines.network.build import Make
     from pipelines.network.data import Plan, Rows
     from pipelines.network.fit import Fitted
+    from pipelines.network.partners import Partner
 
 TRAIN, VALID, CALIB = 0, 1, 2
 
@@ -60,18 +61,31 @@ class Task:
     plan: Plan
     make: Callable[[Train], Make]
     cardinalities: Sequence[int]
+    texts: Sequence[tuple[int, int]]
+    pieces: Sequence[int]
     classes: int
 
-    def boost(self, params: Train) -> Boosted | None:
-        """Grow the trees that `params` ask for, in half of the time at most; None where they ask for none, or nothing is there to split by."""
-        if params.trees is None or not {"numbers", "categories"} & set(self.rows.inputs):
-            return None
-        from pipelines.network.boost import boost
+    def partners(self, params: Train) -> list[Partner]:
+        """What `params` ask to learn beside the networks and finds something to learn from, each in half of the time that is left at most."""
+        kinds, started = set(self.rows.inputs), time.monotonic()
 
-        seconds = None if params.max_minutes is None else 30 * params.max_minutes
-        return boost(
-            self.rows, self.plan, params.trees, cardinalities=self.cardinalities, classes=self.classes, seed=params.seed, seconds=seconds
-        )
+        def seconds() -> float | None:
+            return None if params.max_minutes is None else max(0.0, 60 * params.max_minutes - (time.monotonic() - started)) / 2
+
+        found: list[Partner] = []
+        sizes: dict[str, Any]
+        if params.trees is not None and {"numbers", "categories"} & kinds:
+            from pipelines.network.boost import boost
+
+            sizes = {"cardinalities": self.cardinalities, "classes": self.classes}
+            found.append(boost(self.rows, self.plan, params.trees, **sizes, seed=params.seed, seconds=seconds()))
+        if params.logistic is not None and {"numbers", "categories", "text"} & kinds:
+            from pipelines.network.logistic import fit_logistic
+
+            sizes = {"cardinalities": self.cardinalities, "texts": self.texts, "pieces": self.pieces, "classes": self.classes}
+            fitted = fit_logistic(self.rows, self.plan, params.logistic, **sizes, seconds=seconds())
+            found += [fitted] if fitted else []
+        return found
 
     def fit(self, params: Train, checkpoint: Path, watchers: Sequence[Callback] = ()) -> Fitted:
         """Train the networks; see `pipelines.network.fit.fit`."""
@@ -108,7 +122,7 @@ def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
     counted = [] if inputs.weights is None else [inputs.weights.astype(np.float32)]
     rows = tensors(inputs.arrays, inputs.labels, inputs.rows, *counted)
     plan = plan_of([inputs.seen(m) for m in networks], [inputs.held(m) for m in networks], repeats=inputs.repeats)
-    given = {
+    given: dict[str, Any] = {
         "number_count": encode.number_count(preprocessing),
         "cardinalities": encode.cardinalities(preprocessing),
         "texts": encode.text_sizes(preprocessing),
@@ -116,5 +130,5 @@ def task_of(inputs: Inputs, preprocessing: dict[str, Any]) -> Task:
         "image_shape": encode.image_shape(preprocessing),
     }
     scale = next(iter(preprocessing.get("images", ())), None)
-    cardinalities = encode.cardinalities(preprocessing)
-    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan, scale), cardinalities, inputs.classes)
+    sizes = given["cardinalities"], given["texts"], encode.first_pieces(preprocessing), inputs.classes
+    return Task(rows, plan, lambda params: builder(params.network, given, rows, plan, scale), *sizes)

@@ -42,6 +42,21 @@ class Boosting(Section):
     leaf_penalty: float = Field(default=1.0, ge=0)
 
 
+class Logistic(Section):
+    """Logistic regression on words weighted by TF-IDF, numbers and categories, whose probabilities are pooled with the network's.
+
+    `strengths` are inverse penalties, ascending; the first is tried first, until held-out log loss rises.
+    """
+
+    strengths: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(default=(0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000), min_length=1)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if list(self.strengths) != sorted(set(self.strengths)):
+            raise ValueError(f"strengths must ascend, however: got {list(self.strengths)}")
+        return self
+
+
 class Augment(Section):
     """How images of a training batch are changed: moved by up to `shift` pixels, and mirrored half of the time where `flip`."""
 
@@ -93,6 +108,7 @@ class Train(Section):
     brier_weight: float = Field(default=1.0, gt=0)
     network: Networks = Network()
     trees: Boosting | None = None
+    logistic: Logistic | None = None
     augment: Augment | None = None
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=3e-3, ge=0)

@@ -21,6 +21,7 @@ from pipelines.core.pool import pooled
 from pipelines.errors import ExpostError
 from pipelines.facts import learners
 from pipelines.network import boost as boosting
+from pipelines.network import partners
 from pipelines.network.boost import Boosted, boost
 from pipelines.network.data import Plan, Rows, plan_of, tensors
 from pipelines.network.export import export
@@ -113,12 +114,12 @@ def test_the_file_pools_each_network_with_its_own_trees(classes: int, count: int
     boosted = grown(rows, plan, classes, rounds=20)
     torch.manual_seed(0)
     networks = [TabularNetwork([[-1.0, 0.0, 1.0]] * 2, SIZES, classes, TINY).eval() for _ in range(count)]
-    content = export(networks, rows.inputs, boosted.trees, 0.3)
-    assert content == export(networks, rows.inputs, boosted.trees, 0.3), "the bytes depend on weights and trees alone"
+    content = export(networks, rows.inputs, [(boosted.trees, 0.3)])
+    assert content == export(networks, rows.inputs, [(boosted.trees, 0.3)]), "the bytes depend on weights and trees alone"
     with torch.inference_mode():
         alone = [log_mean_probability(network(rows.inputs)[0]).numpy() for network in networks]
         trees = boosted.trees(rows.inputs).numpy()
-    expected = np.exp([pooled(one, trees[:, network], 0.3) for network, one in enumerate(alone)]).mean(axis=0)
+    expected = np.exp([pooled([one, trees[:, network]], [0.7, 0.3]) for network, one in enumerate(alone)]).mean(axis=0)
     inputs = {name: value.numpy() for name, value in rows.inputs.items()}
     for batch in (1, 7, 300):
         np.testing.assert_allclose(softmax(Network(content)(inputs, batch=batch).logits, axis=1), expected, atol=1e-5)
@@ -238,7 +239,7 @@ def test_the_card_says_what_both_are_worth_and_nothing_where_there_are_no_trees(
         "valid_log_loss": 0.48849,
     }
     said = learners({"training": training})
-    assert said is not None and "81 rounds of trees have a share of 0.48" in said
+    assert said is not None and "shares of 0.48 of 81 rounds of boosted trees, 0.52 of the network;" in said
     assert said.endswith("(the mean of each alone): network 0.4976, trees 0.4984, all together 0.4885")
     assert learners({"training": {"networks": 5, "valid_log_loss": 0.5}}) is None
     assert learners({}) is None
@@ -247,7 +248,7 @@ def test_the_card_says_what_both_are_worth_and_nothing_where_there_are_no_trees(
 def test_trees_that_are_worth_nothing_do_not_ship(split: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train.main()
     with_trees = json.loads((split / "data/train/metrics.json").read_text())
-    monkeypatch.setattr(boosting, "best_share", lambda *_: 0.0)
+    monkeypatch.setattr(partners, "best_shares", lambda *_: [1.0, 0.0])
     train.main()
     without = json.loads((split / "data/train/metrics.json").read_text())
     assert with_trees["tree_share"] > 0 == without["tree_share"]
@@ -287,5 +288,5 @@ def test_trees_have_half_of_the_time_at_most(split: Path, capsys: pytest.Capture
     with_trees(split, max_minutes=1e-6)
     train.main()
     metrics = json.loads((split / "data/train/metrics.json").read_text())
-    assert (metrics["tree_rounds"], metrics["epochs"], metrics["out_of_time"], metrics["trees_out_of_time"]) == (1, 1, 1, 1)
+    assert (metrics["tree_rounds"], metrics["epochs"], metrics["out_of_time"], metrics["tree_out_of_time"]) == (1, 1, 1, 1)
     assert "train.max_minutes cut it short" in capsys.readouterr().err
