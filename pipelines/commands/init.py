@@ -296,9 +296,8 @@ def _sections(ingest: Ingest, split: Split, utility: Utility, model: str) -> dic
 
     images = {"network": {"kind": "residual"}, "augment": {}, "patience": 8, "batch_size": 64, "learning_rate": 0.001}
     kinds = set(_feature_kinds(ingest))
-    tables: dict[str, Any] = ({"trees": {}} if kinds - {"text"} else {}) | (
-        {"logistic": {}, "learning_rate": 0.0007} if "text" in kinds else {}
-    )
+    tables: dict[str, Any] = {"logistic": {}} | ({"trees": {}} if kinds - {"text"} else {})
+    tables |= {"learning_rate": 0.0007} if "text" in kinds else {}
     given = {
         "ingest": ingest,
         "split": split,

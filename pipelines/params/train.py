@@ -48,7 +48,9 @@ class Logistic(Section):
     `strengths` are inverse penalties, ascending; the first is tried first, until held-out log loss rises.
     """
 
-    strengths: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(default=(0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000), min_length=1)
+    strengths: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(
+        default=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000), min_length=1
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

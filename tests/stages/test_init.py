@@ -282,6 +282,7 @@ def test_roles_of_made_up_columns(init: Init) -> None:
     assert "amount is a feature of kind number: text that reads as numbers" in said
     assert "level is a feature of kind category: text that reads as numbers, with few values" in said
     assert params()["train"]["trees"]["rounds"] == 1000
+    assert params()["train"]["logistic"]["strengths"][-1] == 1000
     ingest.main()
     validate.main()
 
