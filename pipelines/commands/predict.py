@@ -117,8 +117,11 @@ def remarks(result: Prediction, bundle: Bundle) -> list[str]:
     """What a user should know about a prediction, one sentence per line."""
     target = bundle.schema["target"]
     lines = [f"the input's column {target} is the target: it was not used for scoring"] if result.target_ignored else []
+    texts = {fitted["name"] for fitted in bundle.preprocessing.get("texts", ())}
     for name, count in sorted(result.unseen.items()):
-        lines.append(f"{count} of {result.rows} rows hold a value of {name} that training never saw; they were scored with a neutral one")
+        plain = f"hold a value of {name} that training never saw; they were scored with a neutral one"
+        text = f"hold a text in {name} of which training knew no word; it was scored by what little of it was known"
+        lines.append(f"{count} of {result.rows} rows {text if name in texts else plain}")
     if result.rows >= MANY and len(result.actions) == 1 and utilities.expressions(bundle.policy["matrix"]):
         lines.append(f"all {result.rows} rows get {next(iter(result.actions))}: is every sign right? A cost is a negative utility")
     return lines

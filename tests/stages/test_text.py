@@ -73,7 +73,7 @@ def test_text_alone_goes_from_init_to_predict(empty: Path) -> None:
     pl.DataFrame({"text": ODD}).write_parquet("odd.parquet")
     lines: list[str] = []
     assert predict("odd.parquet", "odd.csv", bundle, report=lines.append).unseen == {"text": 1}
-    assert lines[-1].startswith("1 of 5 rows hold a value of text that training never saw")
+    assert lines[-1].startswith("1 of 5 rows hold a text in text of which training knew no word")
     odd = pl.read_csv("odd.csv")["probability_spam"].to_list()
     assert odd[0] > max(odd[1:]) and odd[1] == odd[2]
     with pytest.raises(ExpostError, match=r"every feature column of the model, however: text is missing \(nearest: texts\)"):
