@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import REAL_DATA, machine, make_workspace, run, save
+from benchmarks.common import REAL_DATA, RESULTS, machine, make_workspace, run, save
 from benchmarks.repeated import edit_params, paired, run_stages
 from pipelines.bundle import Bundle
 from pipelines.core import calibration, metrics, reliability
@@ -36,7 +36,9 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", default=list(TABLES))
     parser.add_argument("--salts", type=int, default=6)
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine(), "tables": {}}
+    path = RESULTS / "folds.json"
+    before = json.loads(path.read_text())["tables"] if path.exists() else {}
+    results: dict[str, Any] = {"machine": machine(), "tables": before}
     for name in arguments.tables:
         repetitions = [repetition(name, salt) for salt in range(101, 101 + arguments.salts)]
         results["tables"][name] = {"repetitions": repetitions, "summary": summarise(repetitions)}
