@@ -134,8 +134,7 @@ def peers_page(result: dict[str, Any]) -> str:
         if "summary" not in entry:
             continue
         summary = entry["summary"]
-        lines += ["", f"## {table}: {entry['rows']:,} rows, {entry['classes']} classes, {summary['salts']} salts", ""]
-        lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        lines += ["", f"## {table}: {entry['rows']:,} rows, {entry['classes']} classes, {summary['salts']} salts", "", *_head(*head)]
         for name in _learners({table: summary}):
             found = summary["learners"][name]
             beside = found.get("expost_minus_this", {})
