@@ -111,10 +111,10 @@ def pooled(read: Mapping[str, Any]) -> str | None:
     )
 
 
-#: What learns beside the network, by the name that its figures start with: how it is called, and what is said of its size.
+#: What learns beside the network, by the name that its figures start with, and how large it is.
 BESIDE = {
-    "tree": ("trees", "{tree_rounds} rounds of boosted trees"),
-    "logistic": ("logistic regression", "a logistic regression of strength {logistic_strength:g}"),
+    "tree": ("trees", "boosted trees (rounds: {tree_rounds})"),
+    "logistic": ("logistic regression", "logistic regression (strength: {logistic_strength:g})"),
 }
 
 
@@ -124,14 +124,14 @@ def learners(read: Mapping[str, Any]) -> str | None:
     beside = [name for name in BESIDE if f"{name}_share" in found]
     if not beside:
         return None
-    several = " (the mean of each alone)" if found["networks"] > 1 else ""
-    shares = {BESIDE[name][1].format(**found): found[f"{name}_share"] for name in beside}
+    shares = {BESIDE[name][1].format(**found): found[f"{name}_share"] for name in beside if found[f"{name}_share"]}
     told = ", ".join(f"{share:.2f} of {what}" for what, share in {**shares, "the network": 1 - sum(shares.values())}.items())
-    losses = ", ".join(f"{BESIDE[name][0]} {found[f'{name}_log_loss']:.4f}" for name in beside)
-    return (
-        f"probabilities are pooled, with shares of {told}; log loss on held-out rows{several}: network {found['network_log_loss']:.4f}, "
-        f"{losses}, all together {found['valid_log_loss']:.4f}"
+    ships = (
+        f"probabilities are pooled, with shares of {told}" if shares else "the network ships alone, since nothing beside it made it better"
     )
+    several = " (the mean of each alone)" if found["networks"] > 1 else ""
+    losses = ", ".join(f"{BESIDE[name][0]} {found[f'{name}_log_loss']:.4f}" for name in beside)
+    return f"{ships}; log loss on held-out rows{several}: network {found['network_log_loss']:.4f}, {losses}, all together {found['valid_log_loss']:.4f}"
 
 
 def slopes(read: Mapping[str, Any]) -> str:

@@ -123,7 +123,7 @@ def _check_weights(tensor: Any) -> None:
     """Weights stand in the file itself, all of them and no more."""
     from onnx import TensorProto
 
-    width = {TensorProto.FLOAT: 4, TensorProto.INT64: 8, TensorProto.BOOL: 1}.get(tensor.data_type)
+    width = {TensorProto.FLOAT: 4, TensorProto.DOUBLE: 8, TensorProto.INT64: 8, TensorProto.BOOL: 1}.get(tensor.data_type)
     if tensor.data_location != TensorProto.DEFAULT or tensor.external_data:
         raise RefusedError("its weights stand in another file")
     if width is None or min(tensor.dims, default=1) < 0 or math.prod(tensor.dims) * width != len(tensor.raw_data):

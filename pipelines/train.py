@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,10 @@ from pipelines.scoring import Network
 
 if TYPE_CHECKING:
     from pipelines.network.fit import Fitted
+    from pipelines.network.partners import Partner
 
 ARRAYS = ("numbers", "categories", "text", "labels", "parts", "weights", "unseen")
 CHECKPOINTS = Path(".checkpoints")
-#: What learns beside the networks, by the name that its figures start with, and what a person is told of its size.
-BESIDE = {"tree": "{tree_rounds} rounds of trees", "logistic": "a logistic regression"}
 
 
 def checkpoint_path(params: Train) -> Path:
@@ -94,26 +94,34 @@ def _images(rows: NDArray[np.int64], meta: dict[str, Any]) -> dict[str, NDArray[
     return {meta["image"]["name"]: np.load(path, mmap_mode="r", allow_pickle=False)[rows]}
 
 
-def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train, kept: Path) -> tuple[Fitted, dict[str, float], bytes]:
-    """Networks, figures of what learnt beside them, and the file of all."""
+@dataclass(frozen=True)
+class Trained:
+    """Networks, what learnt beside them with the share of each in the pool, and the file of all."""
+
+    networks: Fitted
+    beside: list[tuple[Partner, float]]
+    model: bytes
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time was up for any."""
+        return self.networks.out_of_time or any(partner.out_of_time for partner, _ in self.beside)
+
+
+def _fit_and_export(inputs: Inputs, preprocessing: dict[str, Any], params: Train, kept: Path) -> Trained:
     task = task_of(inputs, preprocessing)
     from pipelines.network.export import export
 
-    started = time.monotonic()
+    started, make = time.monotonic(), task.ready(params)
     partners = task.partners(params)
-    fitted = task.fit(_within(params, time.monotonic() - started), kept)
+    fitted = task.fit(_within(params, time.monotonic() - started), kept, make=make)
     sample = task.rows.take(task.plan.held[0][:256]).inputs
     if not partners:
-        return fitted, {}, export(fitted.networks, sample)
+        return Trained(fitted, [], export(fitted.networks, sample))
     from pipelines.network.partners import shares_of
 
-    shares = shares_of(partners, fitted.networks, task.rows, task.plan, task.judged(params))
-    figures = {"network_log_loss": fitted.valid_log_loss}
-    for partner, share in zip(partners, shares, strict=True):
-        found = {**partner.figures, "share": round(share, 4), "log_loss": partner.log_loss, "out_of_time": int(partner.out_of_time)}
-        figures |= {f"{partner.name}_{key}": value for key, value in found.items()}
-    shipped = [(partner.module, share) for partner, share in zip(partners, shares, strict=True) if share]
-    return fitted, figures, export(fitted.networks, sample, shipped)
+    beside = list(zip(partners, shares_of(partners, fitted.networks, task.rows, task.plan, task.judged(params)), strict=True))
+    return Trained(fitted, beside, export(fitted.networks, sample, [(partner.module, share) for partner, share in beside if share]))
 
 
 def _within(params: Train, spent: float) -> Train:
@@ -123,16 +131,19 @@ def _within(params: Train, spent: float) -> Train:
     return params.model_copy(update={"max_minutes": max(params.max_minutes - spent / 60, 1e-6)})
 
 
-def _metrics(fitted: Fitted, partners: dict[str, float], model: bytes, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
-    losses = -logits[np.arange(len(logits)), inputs.labels]
-    found = {
-        **partners,
+def _metrics(trained: Trained, logits: NDArray[np.float32], inputs: Inputs) -> dict[str, float]:
+    losses, fitted = -logits[np.arange(len(logits)), inputs.labels], trained.networks
+    found: dict[str, float] = {"network_log_loss": fitted.valid_log_loss} if trained.beside else {}
+    for partner, share in trained.beside:
+        figures = {**partner.figures, "share": round(share, 4), "log_loss": partner.log_loss, "out_of_time": int(partner.out_of_time)}
+        found |= {f"{partner.name}_{key}": value for key, value in figures.items()}
+    found |= {
         "best_epoch": fitted.best_epoch,
         "epochs": len(fitted.history),
         "networks": len(fitted.networks),
-        "out_of_time": int(_cut(fitted, partners)),
+        "out_of_time": int(trained.out_of_time),
         "parameters": sum(weight.numel() for network in fitted.networks for weight in network.parameters()),
-        "model_bytes": len(model),
+        "model_bytes": len(trained.model),
     }
     if inputs.repeats:  # of each row by the networks that never saw it
         return {**found, "valid_log_loss": _mean(losses, inputs, np.ones(len(losses), dtype=bool))}
@@ -141,11 +152,6 @@ def _metrics(fitted: Fitted, partners: dict[str, float], model: bytes, logits: N
         "train_log_loss": _mean(losses, inputs, inputs.parts == TRAIN),
         "valid_log_loss": _mean(losses, inputs, inputs.parts == VALID),
     }
-
-
-def _cut(fitted: Fitted, partners: dict[str, float]) -> bool:
-    """Whether the time was up for any."""
-    return fitted.out_of_time or any(partners.get(f"{name}_out_of_time") for name in BESIDE)
 
 
 def _mean(losses: NDArray[np.float32], inputs: Inputs, chosen: NDArray[np.bool_]) -> float:
@@ -160,25 +166,25 @@ def main() -> None:
     params = load(Train)
     inputs, preprocessing = read_inputs()
     kept = checkpoint_path(params)
-    fitted, partners, model = _fit_and_export(inputs, preprocessing, params, kept)
-    network = Network(model)
+    trained = _fit_and_export(inputs, preprocessing, params, kept)
+    network = Network(trained.model)
     scores = network(inputs.arrays)
     logits = network.unseen_logits(inputs.arrays, inputs.unseen) if inputs.repeats else scores.logits
     with store.stage_folder("train") as out:
-        (out / "model.onnx").write_bytes(model)
+        (out / "model.onnx").write_bytes(trained.model)
         store.write_json(out / "preprocessing.json", preprocessing)
         for name, values in (("rows", inputs.rows), ("logits", logits), ("shipped", scores.logits), ("embeddings", scores.embedding)):
             np.save(out / f"{name}.npy", values)
         with (out / "history.csv").open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerows(history_rows(fitted.history))
-        store.write_json(out / "metrics.json", _metrics(fitted, partners, model, logits, inputs))
+            csv.writer(stream, lineterminator="\n").writerows(history_rows(trained.networks.history))
+        store.write_json(out / "metrics.json", _metrics(trained, logits, inputs))
     checkpoint.remove(kept)
+    fitted = trained.networks
     several = f" of {len(fitted.networks)} networks" if len(fitted.networks) > 1 else ""
     done = f"trained {len(fitted.history)} epochs{several}, best {fitted.best_epoch} with valid log loss {fitted.valid_log_loss:.4f}"
-    for name, told in BESIDE.items():
-        if f"{name}_share" in partners:
-            done += f"; {told.format(**partners)} with {partners[f'{name}_log_loss']:.4f}, whose share is {partners[f'{name}_share']:.2f}"
-    print(f"{done}; train.max_minutes cut it short" if _cut(fitted, partners) else done, file=sys.stderr)
+    for partner, share in trained.beside:
+        done += f"; {partner.told} with {partner.log_loss:.4f}, whose share is {share:.2f}"
+    print(f"{done}; train.max_minutes cut it short" if trained.out_of_time else done, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ _COMMENTS = {
     "train.trees.feature_share": "share of features that each tree may split by, drawn by train.seed",
     "train.trees.leaf_penalty": "pull of the leaves towards 0",
     "train.logistic": "logistic regression on words, numbers and categories, pooled likewise, or null",
-    "train.logistic.strengths": "inverse penalties, ascending; they are tried until held-out log loss rises",
+    "train.logistic.strengths": "inverse penalties, ascending; tried until three in a row bring no lower held-out log loss",
     "train.augment": "how images of a batch are changed, as in {flip: false, shift: 2}, or null",
     "train.augment.flip": "mirror left to right half of the time: only where that changes no class",
     "train.augment.shift": "pixels that an image is moved by at most",

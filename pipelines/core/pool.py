@@ -48,9 +48,11 @@ def _lowest(stack: NDArray[np.float64], labels: NDArray[np.integer], counted: ND
     hits = stack[:, np.arange(len(labels)), labels]
 
     def loss(shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        log_probability = log_softmax(np.tensordot(shares, stack, axes=1), axis=1)
-        slope = np.einsum("lnk,nk,n->l", stack, np.exp(log_probability), counted) - hits @ counted
-        return -float(log_probability[np.arange(len(labels)), labels] @ counted), slope
+        log_probability = log_softmax((shares[:, None, None] * stack).sum(axis=0), axis=1)
+        # np.sum and no product of matrices, whose last bits depend on the number of threads
+        expected = (stack * np.exp(log_probability)).sum(axis=2)
+        slope = ((expected - hits) * counted).sum(axis=1)
+        return -float((log_probability[np.arange(len(labels)), labels] * counted).sum()), slope
 
     alone = np.full(len(stack), 1 / len(stack))
     if len(stack) == 1:

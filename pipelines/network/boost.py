@@ -15,46 +15,31 @@ from numpy.typing import NDArray
 
 from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
+from pipelines.network.partners import MOST_BYTES, Partner, must_agree, two_or_more
 from pipelines.network.progress import Progress
 from pipelines.network.trees import Features, Trees, bytes_of
 from pipelines.params.train import Boosting
 from pipelines.scoring import cores
 
 Floats = NDArray[np.float64]
-#: Largest difference of a logit between LightGBM and its trees as tensors, over 1 + |logit|: sums of float32 against float64.
-TOLERANCE = 1e-4
-#: Bytes that the trees of all networks take in the file at most: what ships has a bound, and rows are to be scored in this life.
-MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Boosted:
-    """Trees of all networks, of `rounds` rounds each; `held` has for each network the logits (m, K) of the rows held out for it.
+class Boosted(Partner):
+    """Trees of all networks, of `rounds` rounds each; the curve is by round."""
 
-    `curve` (rounds tried,) is the held-out log loss by round, the mean over networks, in nats; `out_of_time` says that the time was up.
-    """
-
-    trees: Trees
     rounds: int
-    held: list[Floats]
-    curve: list[float]
-    out_of_time: bool
-    name: str = "tree"
-
-    @property
-    def module(self) -> Trees:
-        """The trees."""
-        return self.trees
-
-    @property
-    def log_loss(self) -> float:
-        """Held-out log loss of the trees alone, in nats, the mean over networks."""
-        return self.curve[self.rounds - 1]
+    name = "tree"
 
     @property
     def figures(self) -> dict[str, float]:
         """How many rounds there are."""
         return {"rounds": self.rounds}
+
+    @property
+    def told(self) -> str:
+        """How many rounds there are."""
+        return f"{self.rounds} rounds of trees"
 
 
 def boost(
@@ -82,10 +67,10 @@ def boost(
         each = list(zip(boosters, kept[count - 1], plan.held, strict=True))
         dumps = pool.map(lambda one: one[0].dump_model(num_iteration=one[1])["tree_info"], each)
         trees = Trees(features, [[tree["tree_structure"] for tree in dump] for dump in dumps], outputs).eval()
-        raw = list(pool.map(lambda one: _logits(one[0].predict(X[one[2].numpy()], raw_score=True, num_iteration=one[1])), each))
+        raw = list(pool.map(lambda one: two_or_more(one[0].predict(X[one[2].numpy()], raw_score=True, num_iteration=one[1])), each))
     for network, (held, logits) in enumerate(zip(plan.held, raw, strict=True)):
-        _check(trees, network, rows.take(held[:256]).inputs, logits[:256])
-    return Boosted(trees, count, raw, curve, out_of_time)
+        must_agree(trees, network, rows.take(held[:256]).inputs, logits[:256], "LightGBM's")
+    return Boosted(trees, raw, curve, out_of_time, count)
 
 
 def _options(params: Boosting, classes: int, seed: int, threads: int) -> dict[str, Any]:
@@ -156,18 +141,3 @@ def _grow(
         late = deadline is not None and time.monotonic() >= deadline
     progress.end()
     return curve, kept, late
-
-
-def _logits(raw: NDArray[np.floating]) -> Floats:
-    """Raw scores as logits (n, K): of two classes LightGBM gives the log odds of the second alone."""
-    return np.stack([np.zeros_like(raw), raw], axis=1) if raw.ndim == 1 else np.asarray(raw)
-
-
-def _check(trees: Trees, network: int, inputs: Mapping[str, torch.Tensor], expected: Floats) -> None:
-    with torch.inference_mode():
-        found = trees(inputs)[:, network].numpy()
-    difference = float(np.max(np.abs(found - expected) / (1 + np.abs(expected)), initial=0.0))
-    if not difference <= TOLERANCE:
-        raise must(
-            f"trees as tensors must give LightGBM's logits to {TOLERANCE}", f"they differ by {difference:.2g}", "Report this as a bug."
-        )

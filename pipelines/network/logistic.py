@@ -19,58 +19,48 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
+from pipelines.network.partners import MOST_BYTES, Partner, must_agree, two_or_more
 from pipelines.network.progress import Progress
 from pipelines.params.train import Logistic
 from pipelines.scoring import cores
 
 Floats = NDArray[np.float64]
-#: Largest difference of a logit between scikit-learn and the tensors, over 1 + |logit|: sums of float32 against float64.
-TOLERANCE = 1e-4
-#: Steps of one fit at most.
-STEPS = 1000
-#: Bytes that the coefficients of all networks take in the file at most.
-MOST_BYTES = 1 << 26
+#: Steps of one fit at most; strengths without a lower held-out log loss before the search ends: with numbers that are noise it rises first and falls
+#: later, where words get their weight.
+STEPS, PATIENCE = 1000, 3
+#: Rows whose terms are laid out at once.
+AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Regressions:
-    """Regressions of all networks, of one `strength`; `held` has for each network the logits (m, K) of the rows held out for it.
+class Regressions(Partner):
+    """Regressions of all networks, of one `strength`; the curve is by strength."""
 
-    `curve` is the held-out log loss by strength tried, the mean over networks, in nats; `out_of_time` says that the time was up.
-    """
-
-    module: Terms
     strength: float
-    held: list[Floats]
-    curve: list[float]
-    out_of_time: bool
-    name: str = "logistic"
-
-    @property
-    def log_loss(self) -> float:
-        """Held-out log loss of the regressions alone, in nats, the mean over networks."""
-        return min(self.curve)
+    name = "logistic"
 
     @property
     def figures(self) -> dict[str, float]:
         """The inverse penalty."""
         return {"strength": self.strength}
 
+    @property
+    def told(self) -> str:
+        """The inverse penalty."""
+        return f"a logistic regression of strength {self.strength:g}"
+
 
 class Terms(nn.Module):
-    """Regressions of M networks' folds as tensors: inputs to logits (B, M, K).
+    """What a regression adds up of a row: its numbers, one term for each code of its categories but 0, and one for each code of its texts but 0.
 
-    A row's terms are its numbers, one for each code of its categories but 0, and one for each code of its texts but 0, which weighs `rarity`; in
-    each text those of words and pairs have a sum of squares of 1, and so have those of pieces, codes from `pieces` on. `coefficients`
-    (P, M * outputs) are of these in order, with a row of zeros for each code 0; `outputs` is 1 for two classes: the log odds of the second.
+    A text's term weighs `rarity`; in each text those of words and pairs have a sum of squares of 1, and so have those of pieces, codes from `pieces`
+    on. The terms of all codes stand one after the other, in the order of the inputs.
     """
 
-    coefficients: Tensor
-    bias: Tensor
     rarity: Tensor
     category_start: Tensor
 
@@ -85,30 +75,12 @@ class Terms(nn.Module):
         self.register_buffer("category_start", torch.from_numpy(starts[: len(cardinalities)].astype(np.int64)))
         self.register_buffer("rarity", rarity)
 
-    def set(self, coefficients: NDArray[np.floating], bias: NDArray[np.floating], networks: int) -> Terms:
-        """Take coefficients (P, M * outputs) and bias (M * outputs,)."""
-        self.networks, self.outputs = networks, len(bias) // networks
-        self.register_buffer("coefficients", torch.from_numpy(np.ascontiguousarray(coefficients, np.float32)))
-        self.register_buffer("bias", torch.from_numpy(np.ascontiguousarray(bias, np.float32)))
-        return self
+    def categories(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Places (B, C) of the categories' terms; None where there are no categories."""
+        return inputs["categories"] + self.category_start if len(self.category_start) else None
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits."""
-        found = self.bias
-        if self.numbers:
-            found = found + inputs["numbers"] @ self.coefficients[: self.numbers]
-        if len(self.category_start):
-            found = found + self._at(inputs["categories"] + self.category_start).sum(dim=1)
-        for codes, weights in self._weighted(inputs):
-            found = found + (self._at(codes) * weights[:, :, None]).sum(dim=1)
-        found = found.view(-1, self.networks, self.outputs)
-        return torch.cat([torch.zeros_like(found), found], dim=2) if self.outputs == 1 else found
-
-    def _at(self, places: Tensor) -> Tensor:
-        return self.coefficients.index_select(0, places.flatten()).view(*places.shape, self.coefficients.shape[1])
-
-    def _weighted(self, inputs: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Places (B, L) among the coefficients of each text's codes, and their weights."""
+    def words(self, inputs: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Places (B, L) of each text's terms, and their values."""
         columns = torch.split(inputs["text"], [length for _, length in self.texts], dim=1) if self.texts else ()
         for start, first, codes in zip(self.text_starts, self.pieces, columns, strict=True):
             rarity = self.rarity.index_select(0, (codes + (start - self.text_starts[0])).flatten()).view(codes.shape)
@@ -116,19 +88,23 @@ class Terms(nn.Module):
             size = torch.where(piece, _root_of_sum(squares * piece), _root_of_sum(squares * ~piece))
             yield codes + start, rarity / size
 
-    def matrix(self, inputs: Mapping[str, Tensor]) -> sparse.csr_matrix:
+    def matrix(self, rows: Rows) -> sparse.csr_matrix:
         """The terms of n rows (n, P)."""
+        return sparse.vstack(
+            [self._matrix(rows.take(slice(start, start + AT_ONCE)).inputs) for start in range(0, len(rows), AT_ONCE)], "csr"
+        )
+
+    def _matrix(self, inputs: Mapping[str, Tensor]) -> sparse.csr_matrix:
         n = len(next(iter(inputs.values())))
         columns, values = [], []
         if self.numbers:
             columns.append(np.broadcast_to(np.arange(self.numbers), (n, self.numbers)))
             values.append(inputs["numbers"].numpy())
-        if len(self.category_start):
-            codes = inputs["categories"]
-            columns.append((codes + self.category_start).numpy())
-            values.append((codes != 0).float().numpy())
-        for codes, weights in self._weighted(inputs):
-            columns.append(codes.numpy())
+        if (places := self.categories(inputs)) is not None:
+            columns.append(places.numpy())
+            values.append((inputs["categories"] != 0).float().numpy())
+        for places, weights in self.words(inputs):
+            columns.append(places.numpy())
             values.append(weights.numpy())
         wide, data = np.concatenate(columns, axis=1), np.concatenate(values, axis=1)
         there = data != 0
@@ -139,6 +115,38 @@ class Terms(nn.Module):
 def _root_of_sum(squares: Tensor) -> Tensor:
     """Root of the sum (B, 1) of squares (B, L), each 0 or at least 1; 1 where there are none."""
     return squares.sum(dim=1, keepdim=True).clamp(min=1.0).sqrt()
+
+
+class Regression(nn.Module):
+    """Regressions of M networks' folds as tensors: inputs to logits (B, M, K), from coefficients (P, M * outputs) and bias (M * outputs,).
+
+    `outputs` is 1 for two classes: the log odds of the second. A term of code 0 has a row of zeros.
+    """
+
+    coefficients: Tensor
+    bias: Tensor
+
+    def __init__(self, terms: Terms, coefficients: NDArray[np.float32], bias: NDArray[np.float32], networks: int) -> None:
+        super().__init__()
+        self.terms, self.networks, self.outputs = terms, networks, len(bias) // networks
+        self.register_buffer("coefficients", torch.from_numpy(np.ascontiguousarray(coefficients)))
+        self.register_buffer("bias", torch.from_numpy(bias))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits."""
+        found = self.bias
+        if self.terms.numbers:
+            # Of two numbers that are nearly one the coefficients are large and cancel each other: in float32 little would be left.
+            found = found + (inputs["numbers"].double() @ self.coefficients[: self.terms.numbers].double()).float()
+        if (places := self.terms.categories(inputs)) is not None:
+            found = found + self._at(places).sum(dim=1)
+        for places, weights in self.terms.words(inputs):
+            found = found + (self._at(places) * weights[:, :, None]).sum(dim=1)
+        found = found.view(-1, self.networks, self.outputs)
+        return torch.cat([torch.zeros_like(found), found], dim=2) if self.outputs == 1 else found
+
+    def _at(self, places: Tensor) -> Tensor:
+        return self.coefficients.index_select(0, places.flatten()).view(*places.shape, self.coefficients.shape[1])
 
 
 def rarity_of(codes: Tensor, count: int) -> Tensor:
@@ -165,51 +173,54 @@ def fit_logistic(
 ) -> Regressions | None:
     """Fit a regression for each network of the plan, from the rows that it learns from; None, and a line that says so, where they would take more than `MOST_BYTES`.
 
-    `cardinalities`, `texts` and `pieces` are what the preprocessing says of its columns. All have the penalty at which the mean of their held-out log losses was lowest. The words' rarity is counted on all rows learnt from, without
-    a label. `rows.weights` count in the loss. No strength is begun once `seconds` are over, but for the first.
+    `cardinalities`, `texts` and `pieces` are what the preprocessing says of its columns. All have the penalty at which the mean of their held-out
+    log losses was lowest. The words' rarity is counted on all rows learnt from, without a label. `rows.weights` count in the loss. No strength is
+    begun once `seconds` are over, but for the first.
     """
     started = time.monotonic()
     taught = torch.unique(torch.cat(plan.learn))
-    lengths = [length for _, length in texts]
-    seen = torch.split(rows.inputs["text"][taught], lengths, dim=1) if texts else ()
+    seen = torch.split(rows.inputs["text"][taught], [length for _, length in texts], dim=1) if texts else ()
     rarities = [rarity_of(codes, count) for codes, (count, _) in zip(seen, texts, strict=True)]
     numbers = rows.inputs["numbers"].shape[1] if "numbers" in rows.inputs else 0
     terms = Terms(numbers, cardinalities, texts, pieces, torch.cat(rarities) if rarities else torch.zeros(0))
     taken = terms.count * len(plan) * (1 if classes == 2 else classes) * 4
     if taken > MOST_BYTES:
-        print(f"train.logistic is left out: it would take {taken >> 20} MiB of the file, more than {MOST_BYTES >> 20}", file=sys.stderr)
+        much, most = (f"{size / (1 << 20):.1f}" for size in (taken, MOST_BYTES))
+        print(
+            f"train.logistic is left out: with so many classes and words it would take {much} MiB of the file, more than {most}",
+            file=sys.stderr,
+        )
         return None
-    X = terms.matrix(rows.inputs)
+    X = terms.matrix(rows)
     fits = [_Fit(X, rows, learn.numpy(), held.numpy()) for learn, held in zip(plan.learn, plan.held, strict=True)]
-    progress, curve = Progress(len(params.strengths)), []
-    best: list[_Fitted] = []
-    out_of_time = False
-    with ThreadPoolExecutor(min(len(fits), cores())) as pool, warnings.catch_warnings():
+    progress, curve, best = Progress(len(params.strengths)), list[float](), list[_One]()
+    late = False
+    # One thread each: those of BLAS would wait for each other, and add up in another order with each number of cores.
+    with ThreadPoolExecutor(min(len(fits), cores())) as pool, threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one that has not converged is judged as it is
-        for strength in params.strengths:
+        while len(curve) < len(params.strengths) and len(curve) - int(np.argmin(curve or [0])) <= PATIENCE and not late:
+            strength = params.strengths[len(curve)]
             found = list(pool.map(lambda fit, strength=strength: fit(strength), fits))
-            curve.append(float(np.mean([one.log_loss for one in found])))
-            progress.say(len(curve), f"logistic regression of strength {strength:g}  valid log loss {curve[-1]:.4f}")
-            if curve[-1] > min(curve):
-                break
-            best = found
-            out_of_time = seconds is not None and time.monotonic() - started >= seconds
-            if out_of_time:
-                break
+            loss = float(np.mean([one.log_loss for one in found]))
+            best = found if loss < min(curve, default=np.inf) else best
+            curve.append(loss)
+            progress.say(len(curve), f"logistic regression of strength {strength:g}  valid log loss {loss:.4f}")
+            late = seconds is not None and time.monotonic() - started >= seconds
     progress.end()
     coefficients, bias = np.concatenate([one.coefficients for one in best]), np.concatenate([one.bias for one in best])
-    terms.set(coefficients.T, bias, len(best)).eval()
+    module = Regression(terms, coefficients.T, bias, len(best)).eval()
     for network, (one, held) in enumerate(zip(best, plan.held, strict=True)):
-        _check(terms, network, rows.take(held[:256]).inputs, one.logits[:256])
-    return Regressions(terms, params.strengths[int(np.argmin(curve))], [one.logits for one in best], curve, out_of_time)
+        must_agree(module, network, rows.take(held[:256]).inputs, one.logits[:256], "scikit-learn's")
+    strength = params.strengths[int(np.argmin(curve))]
+    return Regressions(module, [one.logits for one in best], curve, late and len(curve) < len(params.strengths), strength)
 
 
 @dataclass(frozen=True)
-class _Fitted:
-    """Coefficients (outputs, P), bias (outputs,), and logits (m, K) of the held rows with their log loss."""
+class _One:
+    """Coefficients (outputs, P) and bias (outputs,), and logits (m, K) of the held rows by these, with their log loss."""
 
-    coefficients: Floats
-    bias: Floats
+    coefficients: NDArray[np.float32]
+    bias: NDArray[np.float32]
     logits: Floats
     log_loss: float
 
@@ -220,29 +231,16 @@ class _Fit:
     def __init__(self, X: sparse.csr_matrix, rows: Rows, learn: NDArray[np.int64], held: NDArray[np.int64]) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        labels, weights = rows.labels.numpy(), None if rows.weights is None else rows.weights.numpy().astype(np.float64)
-        self.learn, self.y = X[learn], labels[learn]
-        self.held, self.y_held = X[held], labels[held]
-        self.weights = None if weights is None else weights[learn]
-        self.held_weights = None if weights is None else weights[held]
+        self.X, self.labels, self.learn, self.held = X, rows.labels.numpy(), learn, held
+        self.weights = None if rows.weights is None else rows.weights.numpy().astype(np.float64)
         self.model: Any = LogisticRegression(max_iter=STEPS, tol=1e-6, warm_start=True)
 
-    def __call__(self, strength: float) -> _Fitted:
-        self.model.set_params(C=strength).fit(self.learn, self.y, sample_weight=self.weights)
-        raw = np.asarray(self.model.decision_function(self.held), np.float64)
-        logits = np.stack([np.zeros_like(raw), raw], axis=1) if raw.ndim == 1 else raw
-        losses = -log_softmax(logits, axis=1)[np.arange(len(logits)), self.y_held]
-        coefficients, bias = (np.array(value, np.float64) for value in (self.model.coef_, self.model.intercept_))
-        return _Fitted(coefficients, bias, logits, float(np.average(losses, weights=self.held_weights)))
-
-
-def _check(terms: Terms, network: int, inputs: Mapping[str, Tensor], expected: Floats) -> None:
-    with torch.inference_mode():
-        found = terms(inputs)[:, network].numpy()
-    difference = float(np.max(np.abs(found - expected) / (1 + np.abs(expected)), initial=0.0))
-    if not difference <= TOLERANCE:
-        raise must(
-            f"a regression as tensors must give scikit-learn's logits to {TOLERANCE}",
-            f"they differ by {difference:.2g}",
-            "Report this as a bug.",
-        )
+    def __call__(self, strength: float) -> _One:
+        weights, judged = (None if self.weights is None else self.weights[chosen] for chosen in (self.learn, self.held))
+        self.model.set_params(C=strength).fit(self.X[self.learn], self.labels[self.learn], sample_weight=weights)
+        # as they ship, so that what is held against the tensors is no rounding of coefficients
+        coefficients, bias = (np.asarray(value, np.float32) for value in (self.model.coef_, self.model.intercept_))
+        raw = self.X[self.held] @ coefficients.T.astype(np.float64) + bias
+        logits = two_or_more(raw[:, 0] if len(bias) == 1 else raw)
+        losses = -log_softmax(logits, axis=1)[np.arange(len(logits)), self.labels[self.held]]
+        return _One(coefficients, bias, logits, float(np.average(losses, weights=judged)))

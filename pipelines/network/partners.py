@@ -2,38 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.core.pool import best_shares
+from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
 from pipelines.network.stack import log_mean_probability
 
+Floats = NDArray[np.float64]
+#: Largest difference of a logit between a learner's library and its tensors, over 1 + |logit|: sums of float32 against float64.
+TOLERANCE = 1e-4
+#: Bytes that one learner of all networks takes in the file at most: what ships has a bound, and rows are to be scored in this life.
+MOST_BYTES = 1 << 26
 
-class Partner(Protocol):
+
+@dataclass(frozen=True)
+class Partner:
     """What learnt beside the M networks: `module` gives logits (B, M, K), `held` has for each network those (m, K) of the rows held out for it.
 
-    `log_loss` is the mean over networks of what it alone has there, in nats; `out_of_time` says that the time was up. The training's metrics
-    hold these and `figures` under names that start with `name`.
+    `curve` is the held-out log loss by size tried, the mean over networks, in nats; the lowest is that of what is here. `out_of_time` says that the
+    time was up before all that would have been tried were. The training's metrics hold `figures` under names that start with `name`.
     """
 
+    module: nn.Module
+    held: list[Floats]
+    curve: list[float]
+    out_of_time: bool
+    name: ClassVar[str]
+
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def log_loss(self) -> float:
+        """Held-out log loss of this learner alone, in nats, the mean over networks."""
+        return min(self.curve)
+
     @property
-    def module(self) -> nn.Module: ...  # noqa: D102
+    def figures(self) -> dict[str, float]:
+        """Its size."""
+        raise NotImplementedError
+
     @property
-    def held(self) -> list[NDArray[np.float64]]: ...  # noqa: D102
-    @property
-    def log_loss(self) -> float: ...  # noqa: D102
-    @property
-    def figures(self) -> dict[str, float]: ...  # noqa: D102
-    @property
-    def out_of_time(self) -> bool: ...  # noqa: D102
+    def told(self) -> str:
+        """Its size in words."""
+        raise NotImplementedError
 
 
 def shares_of(partners: Sequence[Partner], networks: Sequence[nn.Module], rows: Rows, plan: Plan, size: int) -> list[float]:
@@ -51,3 +68,19 @@ def shares_of(partners: Sequence[Partner], networks: Sequence[nn.Module], rows: 
     weights = None if rows.weights is None else rows.weights[held].numpy()
     learners = [np.concatenate(alone), *(np.concatenate(partner.held) for partner in partners)]
     return best_shares(learners, rows.labels[held].numpy(), weights)[1:]
+
+
+def two_or_more(raw: NDArray[np.floating]) -> Floats:
+    """Raw scores as logits (n, K): of two classes libraries give the log odds of the second alone, (n,)."""
+    return np.stack([np.zeros_like(raw), raw], axis=1) if raw.ndim == 1 else np.asarray(raw)
+
+
+def must_agree(module: nn.Module, network: int, inputs: Mapping[str, Tensor], expected: Floats, whose: str) -> None:
+    """Raise ExpostError where the module's logits for a network are further than `TOLERANCE` from those that its library gives."""
+    with torch.inference_mode():
+        found = module(inputs)[:, network].numpy()
+    difference = float(np.max(np.abs(found - expected) / (1 + np.abs(expected)), initial=0.0))
+    if not difference <= TOLERANCE:
+        raise must(
+            f"a learner as tensors must give {whose} logits to {TOLERANCE}", f"they differ by {difference:.2g}", "Report this as a bug."
+        )

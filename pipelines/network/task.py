@@ -66,7 +66,7 @@ class Task:
     classes: int
 
     def partners(self, params: Train) -> list[Partner]:
-        """What `params` ask to learn beside the networks and finds something to learn from, each in half of the time that is left at most."""
+        """What `params` ask to learn beside the networks and finds something to learn from; each begins nothing new once half of the time left is over."""
         kinds, started = set(self.rows.inputs), time.monotonic()
 
         def seconds() -> float | None:
@@ -87,15 +87,20 @@ class Task:
             found += [fitted] if fitted else []
         return found
 
-    def fit(self, params: Train, checkpoint: Path, watchers: Sequence[Callback] = ()) -> Fitted:
-        """Train the networks; see `pipelines.network.fit.fit`."""
+    def ready(self, params: Train) -> Make:
+        """What builds a network; raises ExpostError, before anything learns, where one cannot be built or there is no GPU that is asked for."""
+        from pipelines.network.fit import accelerator
+
+        accelerator(params.accelerator)
+        return self.make(params)
+
+    def fit(self, params: Train, checkpoint: Path, watchers: Sequence[Callback] = (), make: Make | None = None) -> Fitted:
+        """Train the networks that `make`, or else `ready`, builds; see `pipelines.network.fit.fit`."""
         from pipelines.network.augment import augmentation
         from pipelines.network.fit import fit
 
-        augment = augmentation(params.augment, self.rows.inputs)
-        return fit(
-            self.rows, self.plan, params, self.make(params), checkpoint, augment=augment, judged=self.judged(params), watchers=watchers
-        )
+        augment, make = augmentation(params.augment, self.rows.inputs), make or self.ready(params)
+        return fit(self.rows, self.plan, params, make, checkpoint, augment=augment, judged=self.judged(params), watchers=watchers)
 
     def judged(self, params: Train) -> int:
         """Rows that the networks score at once without more memory than a step of the training takes."""

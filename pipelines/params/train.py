@@ -45,7 +45,7 @@ class Boosting(Section):
 class Logistic(Section):
     """Logistic regression on words weighted by TF-IDF, numbers and categories, whose probabilities are pooled with the network's.
 
-    `strengths` are inverse penalties, ascending; the first is tried first, until held-out log loss rises.
+    `strengths` are inverse penalties, ascending, tried in their order until three in a row bring no lower held-out log loss.
     """
 
     strengths: tuple[Annotated[float, Field(gt=0, le=1e6)], ...] = Field(

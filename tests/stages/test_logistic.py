@@ -14,6 +14,7 @@ import yaml
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pipelines import store, train
 from pipelines.core import encode
@@ -95,9 +96,64 @@ def test_the_penalty_is_the_one_with_the_lowest_held_out_log_loss() -> None:
     rows, plan = rows_of(), folds(300)
     strengths = (0.001, 0.01, 0.1, 1.0, 10.0)
     found = fitted(rows, plan, strengths=strengths)
-    alone = [fitted(rows, plan, strengths=(strength,)).log_loss for strength in strengths]
-    assert found.strength == strengths[int(np.argmin(alone))] not in (strengths[0], strengths[-1])
-    assert found.log_loss == pytest.approx(min(alone), abs=1e-3)
+    alone = [fitted(rows, plan, strengths=(strength,)) for strength in strengths]
+    best = int(np.argmin([one.log_loss for one in alone]))
+    assert found.strength == strengths[best] not in (strengths[0], strengths[-1])
+    assert found.log_loss == pytest.approx(alone[best].log_loss, abs=1e-5)
+    np.testing.assert_allclose(found.module(rows.inputs), alone[best].module(rows.inputs), atol=1e-2)
+    np.testing.assert_allclose(np.concatenate(found.held), np.concatenate(alone[best].held), atol=1e-2)
+
+
+def test_a_rise_of_the_held_out_log_loss_does_not_end_the_search_before_words_have_their_weight() -> None:
+    """Many numbers that are noise are learnt by heart as soon as anything is, words that tell much only with a weaker penalty."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    text = np.stack([rng.permutation(28)[:6] + 2 for _ in range(400)])
+    text[:, 0] = np.where((rng.random(400) < 0.8) & (labels == 1), 1, text[:, 0])
+    numbers = rng.normal(size=(400, 60)).astype(np.float32)
+    rows = tensors({"numbers": numbers, "text": text}, labels, np.arange(400))
+    found = fit_logistic(rows, folds(400), Logistic(), cardinalities=[], texts=[(30, 6)], pieces=[30], classes=2)
+    assert found is not None
+    assert found.curve[1] > found.curve[0] > found.log_loss
+    assert len(found.curve) <= 1 + Logistic().strengths.index(found.strength) + module.PATIENCE
+
+
+def test_numbers_that_are_nearly_one_cancel_each_other_in_the_file_as_in_scikit_learn() -> None:
+    """Coefficients of hundreds with opposite signs: sums in float32 differed by more than the file may."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    base, noise = rng.normal(size=(3000, 1)), rng.normal(size=(3000, 6))
+    numbers = (base + 0.005 * noise).astype(np.float32)
+    labels = (noise @ rng.normal(size=6) + 0.3 * rng.normal(size=3000) > 0).astype(np.int64)
+    rows, plan = tensors({"numbers": numbers}, labels, np.arange(3000)), folds(3000)
+    found = fit_logistic(rows, plan, Logistic(strengths=(1e5,)), cardinalities=[], texts=[], pieces=[], classes=2)
+    assert found is not None and float(found.module.coefficients.abs().max()) > 200
+    networks = [TabularNetwork([[-1.0, 0.0, 1.0]] * 6, [], 2, TINY).eval() for _ in plan.held]
+    assert export(networks, rows.take(slice(0, 256)).inputs, [(found.module, 0.9)])
+
+
+def test_fits_share_no_work_among_threads_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would wait for each other (of 20 classes of text fifteen times as long), and add up in another order with each number of cores."""
+    threads: set[int] = set()
+    plain = LogisticRegression.fit
+
+    def fit(self: Any, *given: Any, **named: Any) -> Any:
+        threads.update(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+        return plain(self, *given, **named)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    with threadpool_limits(2, user_api="blas"):
+        fitted(rows_of(), folds(300), strengths=(1.0,))
+    assert threads == {1}
+
+
+def test_rarity_is_counted_on_rows_learnt_from_alone() -> None:
+    rows = rows_of()
+    plan = Plan((torch.arange(200),), (torch.arange(200, 300),), ((0,),))
+    changed = {**rows.inputs, "text": rows.inputs["text"].clone()}
+    changed["text"][200:] = 0
+    found = [fitted(Rows(inputs, rows.labels, rows.index), plan).module.terms.rarity for inputs in (rows.inputs, changed)]
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize(("classes", "count"), [(2, 1), (3, 3)])
@@ -159,6 +215,16 @@ def test_what_would_take_too_much_of_the_file_is_left_out_and_said(
 def test_when_the_time_is_up_the_first_strength_stands() -> None:
     found = fitted(rows_of(), folds(300), seconds=0.0)
     assert (found.strength, found.out_of_time, len(found.curve)) == (Logistic().strengths[0], True, 1)
+    assert not fitted(rows_of(), folds(300), seconds=0.0, strengths=(1.0,)).out_of_time, "nothing was left to try"
+
+
+def test_of_equal_strengths_the_first_ships() -> None:
+    """A number that is the same in all rows: no strength moves it."""
+    labels = np.arange(120) % 4 // 2
+    rows = tensors({"numbers": np.ones((120, 1), np.float32)}, labels, np.arange(120))
+    found = fit_logistic(rows, folds(120, 2), Logistic(), cardinalities=[], texts=[], pieces=[], classes=2)
+    assert found is not None
+    assert found.strength == Logistic().strengths[0] and float(found.module.coefficients.abs().max()) < 1e-6
 
 
 def test_codes_of_pieces_begin_where_those_of_words_end() -> None:
@@ -190,9 +256,12 @@ def test_the_stage_pools_three_learners_and_says_what_each_is_worth(split: Path,
     alone = [metrics[f"{name}_log_loss"] for name in ("network", "tree", "logistic")]
     assert metrics["valid_log_loss"] <= min(alone) + 1e-6
     assert metrics["logistic_share"] >= 0 and metrics["tree_share"] + metrics["logistic_share"] <= 1
-    assert f"a logistic regression with {metrics['logistic_log_loss']:.4f}, whose share is {metrics['logistic_share']:.2f}" in said
+    assert (
+        f"a logistic regression of strength {metrics['logistic_strength']:g} with {metrics['logistic_log_loss']:.4f}, whose share is {metrics['logistic_share']:.2f}"
+        in said
+    )
     card = learners({"training": metrics})
-    assert card is not None and "rounds of boosted trees" in card and f"logistic regression {metrics['logistic_log_loss']:.4f}" in card
+    assert card is not None and "of boosted trees (rounds: " in card and f"logistic regression {metrics['logistic_log_loss']:.4f}" in card
     before = {path.name: store.sha256(path) for path in sorted((split / "data/train").iterdir())}
     train.main()
     assert before == {path.name: store.sha256(path) for path in sorted((split / "data/train").iterdir())}

@@ -22,6 +22,7 @@ from pipelines.commands.predict import predict
 from pipelines.errors import ExpostError
 from pipelines.network import own
 from pipelines.network.stack import Stack
+from pipelines.network.task import Task
 from pipelines.params import load, parse
 from pipelines.params.train import Own, Train
 from tests.stages.shipped import mixed_table, run_stages, write_world
@@ -115,6 +116,15 @@ def test_each_wrong_answer_is_one_error_before_training(place: Path, body: str, 
     write(place, module, body)
     with pytest.raises(ExpostError, match=said):
         own.maker(settings(f"{module}.Net"), GIVEN, SAMPLE)
+
+
+def test_nothing_learns_beside_a_network_that_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place, "refused", "return self.output(self.body_of(inputs))")
+    write_world(place, network="refused.Net", trees={}, logistic={})
+    run_stages("ingest", "split")
+    monkeypatch.setattr(Task, "partners", lambda *_: pytest.fail("trees and regression were fitted first"))
+    with pytest.raises(ExpostError, match="Mend forward of refused"):
+        train.main()
 
 
 def test_a_class_that_cannot_be_had_names_the_path_and_the_remedy(place: Path) -> None:

@@ -114,11 +114,11 @@ def test_the_file_pools_each_network_with_its_own_trees(classes: int, count: int
     boosted = grown(rows, plan, classes, rounds=20)
     torch.manual_seed(0)
     networks = [TabularNetwork([[-1.0, 0.0, 1.0]] * 2, SIZES, classes, TINY).eval() for _ in range(count)]
-    content = export(networks, rows.inputs, [(boosted.trees, 0.3)])
-    assert content == export(networks, rows.inputs, [(boosted.trees, 0.3)]), "the bytes depend on weights and trees alone"
+    content = export(networks, rows.inputs, [(boosted.module, 0.3)])
+    assert content == export(networks, rows.inputs, [(boosted.module, 0.3)]), "the bytes depend on weights and trees alone"
     with torch.inference_mode():
         alone = [log_mean_probability(network(rows.inputs)[0]).numpy() for network in networks]
-        trees = boosted.trees(rows.inputs).numpy()
+        trees = boosted.module(rows.inputs).numpy()
     expected = np.exp([pooled([one, trees[:, network]], [0.7, 0.3]) for network, one in enumerate(alone)]).mean(axis=0)
     inputs = {name: value.numpy() for name, value in rows.inputs.items()}
     for batch in (1, 7, 300):
@@ -131,7 +131,7 @@ def test_trees_of_a_fold_learn_nothing_from_the_labels_of_its_fold() -> None:
     flipped = rows.labels.clone()
     flipped[plan.held[0]] = 1 - flipped[plan.held[0]]
     before, after = (
-        grown(Rows(rows.inputs, labels, rows.index), plan, 2, rounds=1).trees(rows.inputs) for labels in (rows.labels, flipped)
+        grown(Rows(rows.inputs, labels, rows.index), plan, 2, rounds=1).module(rows.inputs) for labels in (rows.labels, flipped)
     )
     assert [torch.equal(before[:, m], after[:, m]) for m in range(3)] == [True, False, False]
 
@@ -141,7 +141,7 @@ def test_the_number_of_cores_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     for plan in (folds(300), plan_of([np.arange(300) < 200], [np.arange(300) >= 200], repeats=0)):
         for cores in (1, 2, 4):
             monkeypatch.setattr(boosting, "cores", lambda cores=cores: cores)
-            found.append(grown(rows, plan, rounds=30).trees(rows.inputs))
+            found.append(grown(rows, plan, rounds=30).module(rows.inputs))
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
         found.clear()
 
@@ -153,7 +153,7 @@ def test_trees_stop_where_their_held_out_log_loss_is_lowest() -> None:
     found = grown(noise, folds(300), 2, patience=7, learning_rate=0.3)
     assert len(found.curve) == found.rounds + 7
     assert found.curve[found.rounds - 1] == min(found.curve)
-    assert len(found.trees.root) == 3 * found.rounds
+    assert len(found.module.root) == 3 * found.rounds
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -166,7 +166,7 @@ def test_networks_whose_trees_find_no_split_in_a_round_keep_their_own(classes: i
     rows, plan = tensors({"categories": flag.astype(np.int64) + 1}, labels, np.arange(400)), folds(400, 5)
     found = boost(rows, plan, Boosting(), cardinalities=[3], classes=classes, seed=0)
     with torch.inference_mode():
-        trees = found.trees(rows.inputs).numpy()
+        trees = found.module(rows.inputs).numpy()
     for network, (held, logits) in enumerate(zip(plan.held, found.held, strict=True)):
         np.testing.assert_allclose(trees[held.numpy(), network], logits, atol=1e-5)
     losses = [
@@ -180,7 +180,7 @@ def test_trees_of_many_classes_and_networks_take_no_more_of_the_file_than_they_m
     monkeypatch.setattr(boosting, "MOST_BYTES", most)
     found = grown(rows, folds(300), rounds=50, learning_rate=0.01)
     assert len(found.curve) == found.rounds == 7
-    taken = sum(getattr(found.trees, name).nbytes for name in ("feature", "threshold", "value", "root", "leaf"))
+    taken = sum(getattr(found.module, name).nbytes for name in ("feature", "threshold", "value", "root", "leaf"))
     assert taken <= most
 
 
@@ -190,7 +190,7 @@ def test_with_weights_trees_learn_how_often_things_happened() -> None:
     weights = np.where(labels == numbers[:, 0], 9.0, 1.0).astype(np.float32) * 50
     rows = tensors({"numbers": numbers}, labels, np.arange(400), weights)
     found = boost(rows, folds(400, 4), Boosting(rounds=200, learning_rate=0.2), cardinalities=[], classes=2, seed=0)
-    probability = softmax(found.trees({"numbers": torch.tensor([[0.0], [1.0]])}).numpy(), axis=2)
+    probability = softmax(found.module({"numbers": torch.tensor([[0.0], [1.0]])}).numpy(), axis=2)
     np.testing.assert_allclose(probability[:, :, 1], [[0.1] * 4, [0.9] * 4], atol=0.03)
 
 
@@ -239,8 +239,10 @@ def test_the_card_says_what_both_are_worth_and_nothing_where_there_are_no_trees(
         "valid_log_loss": 0.48849,
     }
     said = learners({"training": training})
-    assert said is not None and "shares of 0.48 of 81 rounds of boosted trees, 0.52 of the network;" in said
+    assert said is not None and "shares of 0.48 of boosted trees (rounds: 81), 0.52 of the network;" in said
     assert said.endswith("(the mean of each alone): network 0.4976, trees 0.4984, all together 0.4885")
+    alone = learners({"training": {**training, "tree_share": 0.0}})
+    assert alone is not None and alone.startswith("the network ships alone, since nothing beside it made it better; log loss")
     assert learners({"training": {"networks": 5, "valid_log_loss": 0.5}}) is None
     assert learners({}) is None
 
