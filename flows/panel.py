@@ -45,7 +45,7 @@ def _data(read: dict[str, Any], digest: str | None) -> Section:
     rows = tuple((part["part"], f"{part['rows']:,}", *(f"{part['per_class'][name]:,}" for name in classes)) for part in read["parts"])
     excluded = f", {read['excluded']:,} left out as duplicates of rows in later parts" if read.get("excluded") else ""
     said = f"version {str(digest)[:12]}: {read['rows']:,} rows, target {read['target']}{excluded}"
-    return Section("Data", ("part", "rows", *classes), rows, tuple(filter(None, (read.get("pooled"), said))))
+    return Section("Data", ("part", "rows", *classes), rows, tuple(filter(None, (read.get("pooled"), read.get("learners"), said))))
 
 
 def _utility(read: dict[str, Any]) -> Section:

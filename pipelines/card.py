@@ -204,7 +204,7 @@ def _data(read: Mapping[str, Any]) -> list[str]:
     rows = [[part["part"], part["rows"], *part["per_class"].values()] for part in facts.parts(read)]
     checks = read["validation"].get("checks", [])
     return [
-        "## Data",
+        "## Data and learners",
         "",
         f"{schema['rows']} rows, {len(features)} features; parts by {cell(split['rule']['by'])} with salt {cell(split['rule']['salt'])}. "
         f"{sum(bool(item.get('ok')) for item in checks)} of {len(checks)} data checks held.",

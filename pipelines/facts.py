@@ -175,6 +175,7 @@ def panel(read: Mapping[str, Any]) -> dict[str, Any]:
         "confidence": evaluation["confidence"],
         "parts": parts(read),
         "pooled": pooled(read),
+        "learners": learners(read),
         "excluded": read["split"]["sizes"].get("excluded", {}).get("rows", 0),
         "utility": policies(read),
         "gain": evaluation["gain"],

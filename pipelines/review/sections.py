@@ -123,6 +123,7 @@ def calibration(read: Mapping[str, Any]) -> dict[str, Any]:
         "sentences": [("challenger", ours["sentence"]), *([("champion", theirs["sentence"])] if theirs else [])],
         "rows": [(name, value, other[at][1] if other else "") for at, (name, value) in enumerate(facts.reliability(ours))],
         "slopes": facts.slopes(read),
+        "learners": facts.learners(read),
         "null": f"{facts.number(ours['ece']['null_median'], 4)}, at most {facts.number(ours['ece']['null_high'], 4)}",
     }
 

@@ -92,6 +92,16 @@ def test_the_card_holds_the_slope_that_ships_beside_that_of_no_calibrator_and_of
     assert sentence in Path("data/report/card.md").read_text()
 
 
+def test_card_page_and_panel_say_what_learnt_beside_the_network(copy: Path) -> None:
+    path = Path("data/train/metrics.json")
+    beside = {"logistic_strength": 3, "logistic_share": 0.25, "logistic_log_loss": 0.5, "logistic_out_of_time": 0, "network_log_loss": 0.6}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **beside}))
+    report.main()
+    said = "robabilities are pooled, with shares of 0.25 of logistic regression (strength: 3), 0.75 of the network; log loss on held-out rows"
+    for name in ("card.md", "review.html", "panel.json"):
+        assert said in Path("data/report", name).read_text(), name
+
+
 def test_the_same_inputs_give_the_same_bytes_without_date_or_version(copy: Path) -> None:
     before = {path.name: path.read_bytes() for path in Path("data/report").iterdir()}
     report.main()
