@@ -97,7 +97,9 @@ def test_card_page_and_panel_say_what_learnt_beside_the_network(copy: Path) -> N
     beside = {"logistic_strength": 3, "logistic_share": 0.25, "logistic_log_loss": 0.5, "logistic_out_of_time": 0, "network_log_loss": 0.6}
     path.write_text(json.dumps({**json.loads(path.read_text()), **beside}))
     report.main()
-    said = "robabilities are pooled, with shares of 0.25 of logistic regression (strength: 3), 0.75 of the network; log loss on held-out rows"
+    said = (
+        "robabilities are pooled, with shares of 0.25 of logistic regression (strength: 3), 0.75 of the network; log loss on held-out rows"
+    )
     for name in ("card.md", "review.html", "panel.json"):
         assert said in Path("data/report", name).read_text(), name
 
