@@ -258,7 +258,7 @@ def test_fewer_images_than_rows_of_a_table_are_judged_at_once(monkeypatch: pytes
     plan = plan_of([np.array([True])], [np.array([True])], repeats=0)
     for name, shape in (("numbers", (1, 3)), ("image", (1, 3, 28, 28)), ("image", (1, 1, 64, 64)), ("image", (1, 3, 2000, 2000))):
         rows = tensors({name: np.zeros(shape, np.uint8)}, np.zeros(1, np.int64), np.zeros(1, np.int64))
-        Task(rows, plan, lambda _: lambda _: torch.nn.Identity(), [], 2).fit(Train(), Path("last.ckpt"))
+        Task(rows, plan, lambda _: lambda _: torch.nn.Identity(), [], [], [], 2).fit(Train(), Path("last.ckpt"))
     assert seen == [4096, 256, 64, 1]
     assert len(list(Judging(rows, plan, seen[-1]))) == 1, "an image that is large beyond any budget is judged alone"
 

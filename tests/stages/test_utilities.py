@@ -343,7 +343,7 @@ def test_one_action_that_is_best_in_every_row_is_refused(cells: Any, refused: bo
 
 def test_one_action_for_every_row_of_a_batch_is_remarked_on_where_costs_are_by_row() -> None:
     def said(matrix: Any, rows: int, **actions: int) -> list[str]:
-        bundle: Any = SimpleNamespace(schema={"target": "y"}, policy={"matrix": matrix})
+        bundle: Any = SimpleNamespace(schema={"target": "y"}, policy={"matrix": matrix}, preprocessing={})
         return remarks(Prediction(rows, {}, actions), bundle)
 
     by_row = [[0, -1], ["amount", 0]]
