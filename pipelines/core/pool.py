@@ -32,9 +32,8 @@ def best_shares(learners: Sequence[Floats], labels: NDArray[np.integer], weights
     kept = list(range(len(stack)))
     loss, shares = _lowest(stack, labels, counted)
     while len(kept) > 1:
-        tried = [(one, [other for other in kept if other != one]) for one in reversed(kept)]
-        found = [(_lowest(stack[rest], labels, counted), rest) for _, rest in tried]
-        (without, fewer), rest = min(found, key=lambda item: item[0][0])
+        rests = [[other for other in kept if other != one] for one in reversed(kept)]
+        (without, fewer), rest = min(((_lowest(stack[rest], labels, counted), rest) for rest in rests), key=lambda item: item[0][0])
         if without > loss + LEAST:
             break
         kept, shares = rest, fewer

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
-from pipelines.network.partners import MOST_BYTES, Partner, must_agree, two_or_more
-from pipelines.network.progress import Progress
+from pipelines.network.partners import MOST_BYTES, Partner, must_agree, search, two_or_more
 from pipelines.network.trees import Features, Trees, bytes_of
 from pipelines.params.train import Boosting
 from pipelines.scoring import cores
@@ -24,27 +22,9 @@ from pipelines.scoring import cores
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Boosted(Partner):
-    """Trees of all networks, of `rounds` rounds each; the curve is by round."""
-
-    rounds: int
-    name = "tree"
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """How many rounds there are."""
-        return {"rounds": self.rounds}
-
-    @property
-    def told(self) -> str:
-        """How many rounds there are."""
-        return f"{self.rounds} rounds of trees"
-
-
 def boost(
     rows: Rows, plan: Plan, params: Boosting, *, cardinalities: Sequence[int], classes: int, seed: int, seconds: float | None = None
-) -> Boosted:
+) -> Partner:
     """Grow trees for each network of the plan side by side, from the rows that it learns from.
 
     All have the number of rounds at which the mean of their held-out log losses was lowest. Each is grown by one thread, so the result does
@@ -70,7 +50,7 @@ def boost(
         raw = list(pool.map(lambda one: two_or_more(one[0].predict(X[one[2].numpy()], raw_score=True, num_iteration=one[1])), each))
     for network, (held, logits) in enumerate(zip(plan.held, raw, strict=True)):
         must_agree(trees, network, rows.take(held[:256]).inputs, logits[:256], "LightGBM's")
-    return Boosted(trees, raw, curve, out_of_time, count)
+    return Partner("tree", trees, raw, curve, out_of_time, {"rounds": count}, f"{count} rounds of trees")
 
 
 def _options(params: Boosting, classes: int, seed: int, threads: int) -> dict[str, Any]:
@@ -125,19 +105,17 @@ def _grow(
 
     Ends `patience` rounds after the lowest. A round in which a booster finds no split leaves it no iteration.
     """
-    curve: list[float] = []
     kept: list[list[int]] = []
 
     def step(booster: Any) -> tuple[float, int]:
         booster.update()
         return float(booster.eval_valid()[0][2]), booster.current_iteration()
 
-    progress, late = Progress(rounds), False
-    while len(curve) < rounds and len(curve) - int(np.argmin(curve or [0])) <= patience and not late:
-        losses, iterations = zip(*each(step, boosters), strict=True)
-        curve.append(float(np.mean(losses)))
-        kept.append(list(iterations))
-        progress.say(len(curve), f"trees, round {len(curve)}/{rounds}  valid log loss {curve[-1]:.4f}")
-        late = deadline is not None and time.monotonic() >= deadline
-    progress.end()
+    def losses() -> Iterator[float]:
+        for _ in range(rounds):
+            found, iterations = zip(*each(step, boosters), strict=True)
+            kept.append(list(iterations))
+            yield float(np.mean(found))
+
+    curve, late = search(losses(), rounds, patience, deadline, lambda done: f"trees, round {done}/{rounds}")
     return curve, kept, late

@@ -284,7 +284,7 @@ class Shown(Callback):  # type: ignore[misc]
 
     def on_train_end(self, trainer: pl.Trainer, module: Learner) -> None:
         """Leave the bar's line."""
-        self.progress.end()
+        self.progress.close()
 
 
 def use_threads(work: int) -> int:

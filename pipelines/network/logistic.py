@@ -23,8 +23,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from pipelines.network.data import Plan, Rows
-from pipelines.network.partners import MOST_BYTES, Partner, must_agree, two_or_more
-from pipelines.network.progress import Progress
+from pipelines.network.partners import MOST_BYTES, Partner, must_agree, search, two_or_more
 from pipelines.params.train import Logistic
 from pipelines.scoring import cores
 
@@ -34,24 +33,6 @@ Floats = NDArray[np.float64]
 STEPS, PATIENCE = 1000, 3
 #: Rows whose terms are laid out at once.
 AT_ONCE = 4096
-
-
-@dataclass(frozen=True)
-class Regressions(Partner):
-    """Regressions of all networks, of one `strength`; the curve is by strength."""
-
-    strength: float
-    name = "logistic"
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """The inverse penalty."""
-        return {"strength": self.strength}
-
-    @property
-    def told(self) -> str:
-        """The inverse penalty."""
-        return f"a logistic regression of strength {self.strength:g}"
 
 
 class Terms(nn.Module):
@@ -170,7 +151,7 @@ def fit_logistic(
     pieces: Sequence[int],
     classes: int,
     seconds: float | None = None,
-) -> Regressions | None:
+) -> Partner | None:
     """Fit a regression for each network of the plan, from the rows that it learns from; None, and a line that says so, where they would take more than `MOST_BYTES`.
 
     `cardinalities`, `texts` and `pieces` are what the preprocessing says of its columns. All have the penalty at which the mean of their held-out
@@ -193,26 +174,30 @@ def fit_logistic(
         return None
     X = terms.matrix(rows)
     fits = [_Fit(X, rows, learn.numpy(), held.numpy()) for learn, held in zip(plan.learn, plan.held, strict=True)]
-    progress, curve, best = Progress(len(params.strengths)), list[float](), list[_One]()
-    late = False
+    best, lowest = list[_One](), np.inf
+    deadline = None if seconds is None else started + seconds
     # One thread each: those of BLAS would wait for each other, and add up in another order with each number of cores.
     with ThreadPoolExecutor(min(len(fits), cores())) as pool, threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one that has not converged is judged as it is
-        while len(curve) < len(params.strengths) and len(curve) - int(np.argmin(curve or [0])) <= PATIENCE and not late:
-            strength = params.strengths[len(curve)]
-            found = list(pool.map(lambda fit, strength=strength: fit(strength), fits))
-            loss = float(np.mean([one.log_loss for one in found]))
-            best = found if loss < min(curve, default=np.inf) else best
-            curve.append(loss)
-            progress.say(len(curve), f"logistic regression of strength {strength:g}  valid log loss {loss:.4f}")
-            late = seconds is not None and time.monotonic() - started >= seconds
-    progress.end()
+
+        def losses() -> Iterator[float]:
+            nonlocal best, lowest
+            for strength in params.strengths:
+                found = list(pool.map(lambda fit, strength=strength: fit(strength), fits))
+                loss = float(np.mean([one.log_loss for one in found]))
+                if loss < lowest:
+                    best, lowest = found, loss
+                yield loss
+
+        tried, said = len(params.strengths), "logistic regression of strength"
+        curve, late = search(losses(), tried, PATIENCE, deadline, lambda done: f"{said} {params.strengths[done - 1]:g}")
     coefficients, bias = np.concatenate([one.coefficients for one in best]), np.concatenate([one.bias for one in best])
     module = Regression(terms, coefficients.T, bias, len(best)).eval()
-    for network, (one, held) in enumerate(zip(best, plan.held, strict=True)):
-        must_agree(module, network, rows.take(held[:256]).inputs, one.logits[:256], "scikit-learn's")
+    for network, (one, judged) in enumerate(zip(best, plan.held, strict=True)):
+        must_agree(module, network, rows.take(judged[:256]).inputs, one.logits[:256], "scikit-learn's")
     strength = params.strengths[int(np.argmin(curve))]
-    return Regressions(module, [one.logits for one in best], curve, late and len(curve) < len(params.strengths), strength)
+    held = [one.logits for one in best]
+    return Partner("logistic", module, held, curve, late, {"strength": strength}, f"a logistic regression of strength {strength:g}")
 
 
 @dataclass(frozen=True)

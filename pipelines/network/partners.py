@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pipelines.core.pool import best_shares
 from pipelines.errors import must
 from pipelines.network.data import Plan, Rows
+from pipelines.network.progress import Progress
 from pipelines.network.stack import log_mean_probability
 
 Floats = NDArray[np.float64]
@@ -28,29 +30,41 @@ class Partner:
     """What learnt beside the M networks: `module` gives logits (B, M, K), `held` has for each network those (m, K) of the rows held out for it.
 
     `curve` is the held-out log loss by size tried, the mean over networks, in nats; the lowest is that of what is here. `out_of_time` says that the
-    time was up before all that would have been tried were. The training's metrics hold `figures` under names that start with `name`.
+    time was up before all that would have been tried were. The training's metrics hold its size, `figures`, under names that start with `name`; a
+    person is `told` it.
     """
 
+    name: str
     module: nn.Module
     held: list[Floats]
     curve: list[float]
     out_of_time: bool
-    name: ClassVar[str]
+    figures: dict[str, float]
+    told: str
 
     @property
     def log_loss(self) -> float:
         """Held-out log loss of this learner alone, in nats, the mean over networks."""
         return min(self.curve)
 
-    @property
-    def figures(self) -> dict[str, float]:
-        """Its size."""
-        raise NotImplementedError
 
-    @property
-    def told(self) -> str:
-        """Its size in words."""
-        raise NotImplementedError
+def search(
+    losses: Iterable[float], most: int, patience: int, deadline: float | None, what: Callable[[int], str]
+) -> tuple[list[float], bool]:
+    """Held-out log losses, each of one more step, until `patience` steps bring no lower one; and whether the time was up before `most` steps.
+
+    `losses` takes a step for each that is asked for, and `what` says which it was. None is asked for after `deadline`, in monotonic seconds.
+    """
+    curve = list[float]()
+    with closing(Progress(most)) as progress:
+        for loss in losses:
+            curve.append(loss)
+            progress.say(len(curve), f"{what(len(curve))}  valid log loss {loss:.4f}")
+            if deadline is not None and time.monotonic() >= deadline:
+                return curve, len(curve) < most
+            if len(curve) - int(np.argmin(curve)) > patience:
+                break
+    return curve, False
 
 
 def shares_of(partners: Sequence[Partner], networks: Sequence[nn.Module], rows: Rows, plan: Plan, size: int) -> list[float]:

@@ -23,7 +23,7 @@ class Progress:
             self.said = time.monotonic()
             print(text, file=sys.stderr, flush=True)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Leave the bar's line."""
         if self.tty:
             print(file=sys.stderr)

@@ -25,7 +25,8 @@ from pipelines.facts import learners
 from pipelines.network import logistic as module
 from pipelines.network.data import Plan, Rows, tensors
 from pipelines.network.export import export
-from pipelines.network.logistic import Regressions, fit_logistic
+from pipelines.network.logistic import fit_logistic
+from pipelines.network.partners import Partner
 from pipelines.network.stack import log_mean_probability
 from pipelines.network.tabm import TabularNetwork
 from pipelines.params import parse
@@ -53,7 +54,7 @@ def rows_of(count: int = 300, classes: int = 3, *, seed: int = 0) -> Rows:
     return tensors({"numbers": numbers, "categories": category, "text": text}, labels, np.arange(count))
 
 
-def fitted(rows: Rows, plan: Plan, classes: int = 3, *, seconds: float | None = None, **changed: Any) -> Regressions:
+def fitted(rows: Rows, plan: Plan, classes: int = 3, *, seconds: float | None = None, **changed: Any) -> Partner:
     found = fit_logistic(rows, plan, Logistic(**changed), cardinalities=SIZES, texts=TEXTS, pieces=PIECES, classes=classes, seconds=seconds)
     assert found is not None
     return found
@@ -98,7 +99,7 @@ def test_the_penalty_is_the_one_with_the_lowest_held_out_log_loss() -> None:
     found = fitted(rows, plan, strengths=strengths)
     alone = [fitted(rows, plan, strengths=(strength,)) for strength in strengths]
     best = int(np.argmin([one.log_loss for one in alone]))
-    assert found.strength == strengths[best] not in (strengths[0], strengths[-1])
+    assert found.figures["strength"] == strengths[best] not in (strengths[0], strengths[-1])
     assert found.log_loss == pytest.approx(alone[best].log_loss, abs=1e-5)
     np.testing.assert_allclose(found.module(rows.inputs), alone[best].module(rows.inputs), atol=1e-2)
     np.testing.assert_allclose(np.concatenate(found.held), np.concatenate(alone[best].held), atol=1e-2)
@@ -115,7 +116,7 @@ def test_a_rise_of_the_held_out_log_loss_does_not_end_the_search_before_words_ha
     found = fit_logistic(rows, folds(400), Logistic(), cardinalities=[], texts=[(30, 6)], pieces=[30], classes=2)
     assert found is not None
     assert found.curve[1] > found.curve[0] > found.log_loss
-    assert len(found.curve) <= 1 + Logistic().strengths.index(found.strength) + module.PATIENCE
+    assert len(found.curve) <= 1 + Logistic().strengths.index(found.figures["strength"]) + module.PATIENCE
 
 
 def test_numbers_that_are_nearly_one_cancel_each_other_in_the_file_as_in_scikit_learn() -> None:
@@ -214,7 +215,7 @@ def test_what_would_take_too_much_of_the_file_is_left_out_and_said(
 
 def test_when_the_time_is_up_the_first_strength_stands() -> None:
     found = fitted(rows_of(), folds(300), seconds=0.0)
-    assert (found.strength, found.out_of_time, len(found.curve)) == (Logistic().strengths[0], True, 1)
+    assert (found.figures["strength"], found.out_of_time, len(found.curve)) == (Logistic().strengths[0], True, 1)
     assert not fitted(rows_of(), folds(300), seconds=0.0, strengths=(1.0,)).out_of_time, "nothing was left to try"
 
 
@@ -224,7 +225,7 @@ def test_of_equal_strengths_the_first_ships() -> None:
     rows = tensors({"numbers": np.ones((120, 1), np.float32)}, labels, np.arange(120))
     found = fit_logistic(rows, folds(120, 2), Logistic(), cardinalities=[], texts=[], pieces=[], classes=2)
     assert found is not None
-    assert found.strength == Logistic().strengths[0] and float(found.module.coefficients.abs().max()) < 1e-6
+    assert found.figures["strength"] == Logistic().strengths[0] and float(found.module.coefficients.abs().max()) < 1e-6
 
 
 def test_codes_of_pieces_begin_where_those_of_words_end() -> None:

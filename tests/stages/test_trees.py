@@ -22,9 +22,10 @@ from pipelines.errors import ExpostError
 from pipelines.facts import learners
 from pipelines.network import boost as boosting
 from pipelines.network import partners
-from pipelines.network.boost import Boosted, boost
+from pipelines.network.boost import boost
 from pipelines.network.data import Plan, Rows, plan_of, tensors
 from pipelines.network.export import export
+from pipelines.network.partners import Partner
 from pipelines.network.stack import log_mean_probability
 from pipelines.network.tabm import TabularNetwork
 from pipelines.network.trees import OWN_FEATURE, Features, Trees, bytes_of, heap_of
@@ -52,7 +53,7 @@ def folds(rows: int, count: int = 3) -> Plan:
     return plan_of([~mask for mask in held], held, repeats=1)
 
 
-def grown(rows: Rows, plan: Plan, classes: int = 3, *, seconds: float | None = None, **changed: Any) -> Boosted:
+def grown(rows: Rows, plan: Plan, classes: int = 3, *, seconds: float | None = None, **changed: Any) -> Partner:
     return boost(rows, plan, Boosting(**changed), cardinalities=list(SIZES), classes=classes, seed=0, seconds=seconds)
 
 
@@ -151,9 +152,9 @@ def test_trees_stop_where_their_held_out_log_loss_is_lowest() -> None:
     rows = rows_of(classes=2)
     noise = Rows(rows.inputs, torch.from_numpy(np.random.default_rng(5).integers(0, 2, 300)), rows.index)
     found = grown(noise, folds(300), 2, patience=7, learning_rate=0.3)
-    assert len(found.curve) == found.rounds + 7
-    assert found.curve[found.rounds - 1] == min(found.curve)
-    assert len(found.module.root) == 3 * found.rounds
+    assert len(found.curve) == found.figures["rounds"] + 7
+    assert found.curve[found.figures["rounds"] - 1] == min(found.curve)
+    assert len(found.module.root) == 3 * found.figures["rounds"]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -172,14 +173,14 @@ def test_networks_whose_trees_find_no_split_in_a_round_keep_their_own(classes: i
     losses = [
         log_loss(labels[held.numpy()], softmax(own, axis=1), labels=range(classes)) for held, own in zip(plan.held, found.held, strict=True)
     ]
-    assert np.mean(losses) == pytest.approx(found.curve[found.rounds - 1], abs=1e-5)
+    assert np.mean(losses) == pytest.approx(found.curve[found.figures["rounds"] - 1], abs=1e-5)
 
 
 def test_trees_of_many_classes_and_networks_take_no_more_of_the_file_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, most = rows_of(), 7 * 3 * 3 * bytes_of(6) + 1
     monkeypatch.setattr(boosting, "MOST_BYTES", most)
     found = grown(rows, folds(300), rounds=50, learning_rate=0.01)
-    assert len(found.curve) == found.rounds == 7
+    assert len(found.curve) == found.figures["rounds"] == 7
     taken = sum(getattr(found.module, name).nbytes for name in ("feature", "threshold", "value", "root", "leaf"))
     assert taken <= most
 
@@ -196,7 +197,7 @@ def test_with_weights_trees_learn_how_often_things_happened() -> None:
 
 def test_no_time_leaves_one_round_and_is_said() -> None:
     found = grown(rows_of(), folds(300), seconds=0.0)
-    assert (found.rounds, found.out_of_time) == (1, True)
+    assert (found.figures["rounds"], found.out_of_time) == (1, True)
 
 
 @pytest.fixture
