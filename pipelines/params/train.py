@@ -55,7 +55,7 @@ class Logistic(Section):
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if list(self.strengths) != sorted(set(self.strengths)):
-            raise ValueError(f"strengths must ascend, however: got {list(self.strengths)}")
+            raise ValueError(f"strengths must ascend, however: got {list(self.strengths)}. Sort them, each once.")
         return self
 
 

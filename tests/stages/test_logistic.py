@@ -237,7 +237,7 @@ def test_codes_of_pieces_begin_where_those_of_words_end() -> None:
 
 
 def test_strengths_must_ascend() -> None:
-    with pytest.raises(ExpostError, match="strengths must ascend"):
+    with pytest.raises(ExpostError, match=r"strengths must ascend, however: got \[1.0, 0.1\]\. Sort them"):
         parse(Train, {"logistic": {"strengths": [1.0, 0.1]}}, "train")
 
 
